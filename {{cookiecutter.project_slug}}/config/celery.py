@@ -1,0 +1,23 @@
+"""The Celery application: `celery -A config worker`. Its settings are in config/celeryconfig.py."""
+
+import os
+from logging.config import dictConfig
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+from django.conf import settings
+from django_structlog.celery.steps import DjangoStructLogInitStep
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+app = Celery("config")
+app.config_from_object("config.celeryconfig")
+app.autodiscover_tasks()
+app.steps["worker"].add(DjangoStructLogInitStep)
+
+
+@setup_logging.connect
+def log_as_django_does(**_: Any) -> None:
+    """Use Django's logging in workers and beat; a connected receiver keeps Celery from its own."""
+    dictConfig(settings.LOGGING)

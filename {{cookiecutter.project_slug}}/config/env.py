@@ -1,0 +1,83 @@
+"""Every environment variable that this project reads. `.env.example` explains each.
+
+They are read here, all at once, so that a start with three mistakes names all three and a
+start with none has nothing left to discover. Each constant has the name of its variable.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from environs import Env, EnvValidationError, ValidationError
+from environs import validate as _validate
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+_env = Env(eager=False)  # collect the errors, raise them together in seal()
+_env.read_env(BASE_DIR / ".env", recurse=False)  # the real environment wins over both files
+_env.read_env(BASE_DIR / ".local" / "servers.env", recurse=False)  # written by `make up`
+
+
+def _url(*schemes: str, host: bool = True, path: bool = False) -> Callable[[str], None]:
+    """Return a validator for a URL of one of `schemes`. It never repeats the URL: it may hold a password."""
+
+    def check(text: str) -> None:
+        expected = f"Expected {' or '.join(f'{scheme}://' for scheme in schemes)}"
+        try:
+            parts = urlsplit(text)
+            parts.port  # noqa: B018  # reading it raises ValueError when it is not a port
+        except ValueError as error:
+            raise ValidationError(f"{expected}, got a URL with a bad host or port.") from error
+        if parts.scheme not in schemes:
+            raise ValidationError(f"{expected}, got {parts.scheme or 'no scheme'}.")
+        if host and not parts.hostname:
+            raise ValidationError(f"{expected} and a host, got no host.")
+        if path and not parts.path.strip("/"):
+            raise ValidationError(f"{expected}, a host and a database's name, got no name.")
+
+    return check
+
+
+_positive = _validate.Range(min=1)
+
+# Django
+SECRET_KEY = _env.str("SECRET_KEY", validate=_validate.Length(min=50))
+DEBUG = _env.bool("DEBUG", default=False)
+ALLOWED_HOSTS: list[str] = _env.list("ALLOWED_HOSTS", validate=_validate.Length(min=1))
+BEHIND_TLS_PROXY = _env.bool("BEHIND_TLS_PROXY", default=False)
+LOG_LEVEL = _env.str(
+    "LOG_LEVEL",
+    default="INFO",
+    validate=_validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]),
+)
+
+# Servers
+DATABASE_URL = _env.str("DATABASE_URL", validate=_url("postgres", "postgresql", path=True))
+DATABASE_POOL_SIZE = _env.int("DATABASE_POOL_SIZE", default=4, validate=_positive)
+CACHE_URL = _env.str("CACHE_URL", validate=_url("redis", "rediss"))
+# jinja: if cookiecutter.broker == "redis"
+BROKER_URL = _env.str("BROKER_URL", validate=_url("redis", "rediss"))
+# jinja: else
+BROKER_URL = _env.str("BROKER_URL", validate=_url("amqp", "amqps"))
+# jinja: endif
+EMAIL_URL = _env.str("EMAIL_URL", validate=_url("smtp", "submission", "console", host=False))
+DEFAULT_FROM_EMAIL = _env.str("DEFAULT_FROM_EMAIL")
+SENTRY_DSN = _env.str("SENTRY_DSN", default="")
+
+# Processes
+PORT = _env.int("PORT", default=8000, validate=_validate.Range(min=1, max=65535))
+WEB_CONCURRENCY = _env.int("WEB_CONCURRENCY", default=2, validate=_positive)
+WEB_THREADS = _env.int("WEB_THREADS", default=4, validate=_positive)
+WORKER_CONCURRENCY = _env.int("WORKER_CONCURRENCY", default=2, validate=_positive)
+TASK_TIME_LIMIT = _env.int("TASK_TIME_LIMIT", default=300, validate=_validate.Range(min=2))
+# jinja: if cookiecutter.broker == "redis"
+TASK_LONGEST_DELAY = _env.int("TASK_LONGEST_DELAY", default=3600, validate=_validate.Range(min=0))
+# jinja: endif
+
+try:
+    _env.seal()
+except EnvValidationError as error:
+    # SystemExit, so that the person who starts the project reads these lines and no traceback.
+    problems = dict(error.error_messages)  # type: ignore[arg-type]  # a mapping when seal() raises it
+    lines = [f"{name}: {' '.join(messages)}" for name, messages in problems.items()]
+    raise SystemExit("\n".join([*lines, "See .env.example."])) from None

@@ -1,0 +1,190 @@
+"""Django's settings: one file for every environment, which differs by its variables alone (config/env.py)."""
+
+import dj_database_url
+import dj_email_url
+import sentry_sdk
+# jinja: if cookiecutter.django == "5.2"
+from csp.constants import SELF
+
+# jinja: else
+from django.utils.csp import CSP
+
+# jinja: endif
+from config import env, log
+
+BASE_DIR = env.BASE_DIR
+
+# Application
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",  # before staticfiles: development serves as production does
+    "django.contrib.staticfiles",
+    "django_structlog",
+    "accounts",
+    "health",
+    "home",
+    "jobs",
+]
+
+MIDDLEWARE = [
+    "health.middleware.HealthMiddleware",  # first: no later check may refuse a probe
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    # jinja: if cookiecutter.django == "5.2"
+    "csp.middleware.CSPMiddleware",
+    # jinja: else
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    # jinja: endif
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+AUTH_USER_MODEL = "accounts.User"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# Time is stored and scheduled in UTC; show it in a user's own zone where a page needs that.
+TIME_ZONE = "UTC"
+USE_TZ = True
+LANGUAGE_CODE = "en-us"
+
+# Servers
+
+DATABASES = {"default": dj_database_url.parse(env.DATABASE_URL)}
+DATABASES["default"]["OPTIONS"] = {
+    **DATABASES["default"].get("OPTIONS", {}),
+    "connect_timeout": 5,  # seconds; the driver's default waits for ever
+    # `timeout`: seconds that a request waits for a free connection before it fails.
+    "pool": {"min_size": 1, "max_size": env.DATABASE_POOL_SIZE, "timeout": 5},
+}
+
+# In production another server than the broker: a cache evicts, and eviction is per server,
+# so a shared one would drop queued tasks.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": env.CACHE_URL,
+        "OPTIONS": {"socket_connect_timeout": 2, "socket_timeout": 2},  # seconds
+    },
+}
+
+_email = dj_email_url.parse(env.EMAIL_URL)
+# jinja: if cookiecutter.django == "5.2"
+EMAIL_BACKEND = _email["EMAIL_BACKEND"]
+EMAIL_HOST = _email["EMAIL_HOST"]
+EMAIL_PORT = _email["EMAIL_PORT"]
+EMAIL_HOST_USER = _email["EMAIL_HOST_USER"]
+EMAIL_HOST_PASSWORD = _email["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS = _email["EMAIL_USE_TLS"]
+EMAIL_USE_SSL = _email["EMAIL_USE_SSL"]
+EMAIL_TIMEOUT = 10  # seconds; Django's default waits for ever
+# jinja: else
+MAILERS = {"default": {"BACKEND": _email["EMAIL_BACKEND"]}}
+if _email["EMAIL_HOST"]:
+    MAILERS["default"]["OPTIONS"] = {
+        "host": _email["EMAIL_HOST"],
+        "port": _email["EMAIL_PORT"],
+        "username": _email["EMAIL_HOST_USER"],
+        "password": _email["EMAIL_HOST_PASSWORD"],
+        "use_tls": _email["EMAIL_USE_TLS"],
+        "use_ssl": _email["EMAIL_USE_SSL"],
+        "timeout": 10,  # seconds; Django's default waits for ever
+    }
+# jinja: endif
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.DEFAULT_FROM_EMAIL
+
+# Static files
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if env.DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage",
+    },
+}
+
+# Security
+
+SECRET_KEY = env.SECRET_KEY
+DEBUG = env.DEBUG
+ALLOWED_HOSTS = env.ALLOWED_HOSTS
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{validator}"}
+    for validator in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+# Believed only when a proxy in front sets it: anybody else could send the header too.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.BEHIND_TLS_PROXY else None
+SECURE_SSL_REDIRECT = not env.DEBUG
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not env.DEBUG
+SECURE_HSTS_SECONDS = 0 if env.DEBUG else 60 * 60 * 24 * 365
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not env.DEBUG
+X_FRAME_OPTIONS = "DENY"
+
+# Content-Security-Policy: everything from this host, nothing inline.
+# jinja: if cookiecutter.django == "5.2"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": ["'none'"],
+        "object-src": ["'none'"],
+    },
+}
+
+# jinja: else
+SECURE_CSP = {
+    "default-src": [CSP.SELF],
+    "img-src": [CSP.SELF, "data:"],
+    "base-uri": [CSP.SELF],
+    "form-action": [CSP.SELF],
+    "frame-ancestors": [CSP.NONE],
+    "object-src": [CSP.NONE],
+}
+
+# jinja: endif
+# Logs and errors
+
+log.configure_structlog()
+LOGGING = log.logging_config(env.LOG_LEVEL, pretty=env.DEBUG)
+DJANGO_STRUCTLOG_CELERY_ENABLED = True  # the request id follows into the tasks that a request sends
+
+if env.SENTRY_DSN:
+    # Environment and release come from Sentry's own SENTRY_ENVIRONMENT and SENTRY_RELEASE.
+    sentry_sdk.init(dsn=env.SENTRY_DSN, send_default_pii=False)

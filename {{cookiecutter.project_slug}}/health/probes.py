@@ -1,0 +1,26 @@
+"""One function per question. Neither asks workers or the broker: web serves without them."""
+
+import structlog
+from django.db import DatabaseError, connection
+from django.http import JsonResponse
+
+logger = structlog.get_logger(__name__)
+
+
+def livez() -> JsonResponse:
+    """Does this process answer at all? No I/O: a restart mends no other server's outage."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz() -> JsonResponse:
+    """Can this process serve requests? 200 when the database answers, else 503.
+
+    Bounded by the pool timeout in config/settings.py: 5 s.
+    """
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        logger.warning("not_ready", database=str(error))
+        return JsonResponse({"status": "unavailable", "database": "unreachable"}, status=503)
+    return JsonResponse({"status": "ok", "database": "ok"})

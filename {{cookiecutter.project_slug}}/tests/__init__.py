@@ -1,0 +1,1 @@
+"""The project's tests: real servers, real workers, real signals."""

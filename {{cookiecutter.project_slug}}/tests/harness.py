@@ -1,0 +1,101 @@
+"""What the tests use to run, watch and kill real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from kombu import Connection
+
+from config.celery import app
+from dev import BASE_DIR
+
+PATIENCE = 60  # seconds; an upper bound against hangs, not an expectation
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Return the first true value of `condition`; AssertionError when there is none within PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
+        time.sleep(0.05)
+    return value
+
+
+def database_url() -> str:
+    """Return the URL of the test database, for processes of their own."""
+    database = settings.DATABASES["default"]
+    return "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**database)
+
+
+def waiting_messages(queue: str = "celery") -> int:
+    """Return how many messages wait in the broker for a worker."""
+    with app.connection_for_read() as connection:
+        return int(_channel(connection).queue_declare(queue, passive=True).message_count)
+
+
+# jinja: if cookiecutter.broker == "redis"
+def empty_broker() -> None:
+    """Drop what earlier tests left: messages, and those that dead workers still hold."""
+    with app.connection_for_write() as connection:
+        _channel(connection).client.flushdb()
+
+
+# jinja: else
+def empty_broker() -> None:
+    """Drop the messages that earlier tests left."""
+    with app.connection_for_write() as connection:
+        _channel(connection).queue_delete("celery")
+
+
+# jinja: endif
+def _channel(connection: Connection) -> Any:
+    """Return the transport's own channel; what it can do differs by transport."""
+    return connection.default_channel
+
+
+class Worker:
+    """A real worker in a session of its own, so that a signal can reach it alone or with its children."""
+
+    def __init__(self, log: Path, environment: dict[str, str]) -> None:
+        """Start it and return when it is ready, or at once when the environment names another broker."""
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "config", "worker"],
+                cwd=BASE_DIR,
+                env={**os.environ, "DATABASE_URL": database_url(), **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if "BROKER_URL" not in environment:
+            self.wait_for("ready.")
+
+    def wait_for(self, text: str) -> None:
+        """Return once the log holds `text`."""
+        eventually(lambda: text in self.log.read_text() or self._fail_if_ended(), f"{text} in {self.log}")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the log's JSON lines of this event."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == name]
+
+    def kill(self) -> None:
+        """SIGKILL the worker and its children at once, as a power cut would."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _fail_if_ended(self) -> bool:
+        assert self.process.poll() is None, f"the worker ended:\n{self.log.read_text()}"
+        return False
+
+
+StartWorker = Callable[..., Worker]

@@ -1,0 +1,118 @@
+"""What a real worker does, in good times and bad."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from config.celery import app
+from dev.processes import free_port
+# jinja: if cookiecutter.broker == "redis"
+from dev.valkey import Valkey as Broker
+# jinja: else
+from dev.rabbitmq import RabbitMQ as Broker
+# jinja: endif
+from jobs.models import Report
+from jobs.tasks import write_report
+from tests.harness import StartWorker, eventually, waiting_messages
+
+
+def order(seconds: float = 0) -> Report:
+    """Make a report and send the task that writes it."""
+    report = Report.objects.create(title="Ants", seconds=seconds)
+    write_report.delay(report.pk)
+    return report
+
+
+def wait_until_finished(*reports: Report) -> None:
+    """Return when all of them are written."""
+    keys = [report.pk for report in reports]
+    eventually(lambda: not Report.objects.filter(pk__in=keys, finished_at=None).exists(), "reports finished")
+    for report in reports:
+        report.refresh_from_db()
+
+
+def wait_until_begun(report: Report) -> None:
+    """Return when a worker has begun it."""
+    eventually(lambda: Report.objects.filter(pk=report.pk, attempts__gt=0).exists(), "report begun")
+
+
+def test_a_task_runs_in_the_worker(start_worker: StartWorker) -> None:
+    start_worker()
+    report = order()
+    wait_until_finished(report)
+    assert report.text == "All about Ants."
+    assert report.attempts == 1
+
+
+def test_a_task_survives_a_killed_worker(start_worker: StartWorker) -> None:
+    """The worker is gone while the task runs; the next worker finishes it."""
+    worker = start_worker()
+    report = order(seconds=2)
+    wait_until_begun(report)
+    worker.kill()
+    report.refresh_from_db()
+    assert report.finished_at is None, "it finished before the worker was killed"
+    start_worker()
+    wait_until_finished(report)
+    assert report.attempts == 2
+
+
+def test_a_hung_task_is_stopped(start_worker: StartWorker) -> None:
+    """The soft limit ends the task, and the process takes the next one."""
+    worker = start_worker(WORKER_CONCURRENCY="1")
+    hung, next_one = order(seconds=600), order()
+    wait_until_finished(next_one)
+    hung.refresh_from_db()
+    assert (hung.attempts, hung.finished_at) == (1, None)
+    assert "SoftTimeLimitExceeded" in worker.log.read_text()
+
+
+def test_waiting_tasks_stay_in_the_broker(start_worker: StartWorker) -> None:
+    """A busy worker reserves nothing that another one could run."""
+    start_worker(WORKER_CONCURRENCY="1")
+    reports = [order(seconds=1.5), *(order() for _ in range(3))]
+    wait_until_begun(reports[0])
+    assert waiting_messages() == 3
+    wait_until_finished(*reports)
+
+
+def test_a_worker_waits_for_its_broker(start_worker: StartWorker, tmp_path: Path) -> None:
+    """Started first, it keeps trying, and is ready once the broker is there."""
+    broker = Broker(tmp_path, free_port(), "secret", durable=False)
+    worker = start_worker(BROKER_URL=broker.urls["BROKER_URL"])
+    worker.wait_for("Cannot connect to")
+    try:
+        broker.start()
+        worker.wait_for("ready.")
+        worker.kill()
+    finally:
+        broker.stop()
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickled_message_is_refused(start_worker: StartWorker, tmp_path: Path) -> None:
+    """It is not even opened, and the worker goes on."""
+    worker = start_worker()
+    trap = tmp_path / "trap"
+    headers = {"task": "jobs.tasks.write_report", "id": "7b9a6bd1-0000-4000-8000-000000000000"}
+    with app.connection_for_write() as connection:
+        connection.Producer().publish(
+            pickle.dumps(((Trap(trap),), {}, {})),
+            routing_key="celery",
+            content_type="application/x-python-serialize",
+            content_encoding="binary",
+            headers=headers,
+        )
+    worker.wait_for("ContentDisallowed")
+    report = order()
+    wait_until_finished(report)
+    assert not trap.exists()
