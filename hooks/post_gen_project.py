@@ -10,6 +10,16 @@ DJANGO, BROKER, DEPLOY, CI = (ANSWERS[question] for question in ("django", "brok
 
 # path: whether it goes
 PRUNE = {
+    "compose.production.yaml": DEPLOY != "compose",
+    "Caddyfile": DEPLOY != "compose",
+    "deploy/base": DEPLOY != "kubernetes",
+    "deploy/overlays": DEPLOY != "kubernetes",
+    "deploy/systemd": DEPLOY != "systemd",
+    "deploy": DEPLOY not in {"kubernetes", "systemd"},
+    "Procfile": DEPLOY != "heroku",
+    "app.json": DEPLOY != "heroku",
+    "requirements.txt": DEPLOY != "heroku",
+    ".python-version": DEPLOY != "heroku",
     ".github": CI != "github",
     ".gitlab-ci.yml": CI != "gitlab",
     "dev/rabbitmq.py": BROKER != "rabbitmq",

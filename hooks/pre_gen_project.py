@@ -24,8 +24,8 @@ DOMAIN_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
 def problem_with_slug(slug):
     """Return what is wrong with project_slug, or None."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", slug):
-        return "start with a lowercase letter; then lowercase letters, digits and underscores"
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", slug) or len(slug) > 40:
+        return "at most 40 lowercase letters, digits and single underscores between them, a letter first"
     if keyword.iskeyword(slug):
         return "a word that is not a keyword of Python"
     for owner, names in TAKEN.items():

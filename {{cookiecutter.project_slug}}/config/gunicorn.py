@@ -1,5 +1,7 @@
 """Gunicorn's settings: `gunicorn --config python:config.gunicorn config.wsgi`."""
 
+from typing import Any
+
 from config import env
 
 bind = f"0.0.0.0:{env.PORT}"
@@ -13,3 +15,10 @@ max_requests_jitter = 1_000
 control_socket_disable = True  # nothing here uses it, and it needs a writable folder
 # Requests are logged by django-structlog, with their id.
 accesslog = None
+
+
+def worker_exit(_server: Any, _process: Any) -> None:
+    """Close the connection pool: left to the garbage collector, its threads hold up the exit for 20 s."""
+    from django.db import connection
+
+    connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL has it

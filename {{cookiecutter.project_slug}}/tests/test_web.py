@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -65,8 +64,8 @@ def test_probes_answer_by_any_name_and_without_tls(probe: str) -> None:
     assert answer.json()["status"] == "ok"
 
 
-def test_livez_asks_no_server(django_db_blocker: object) -> None:
-    """pytest-django fails a test that touches the database without saying so."""
+def test_livez_asks_no_database() -> None:
+    """pytest-django fails a test that touches the database without the django_db mark."""
     assert Client().get("/livez").status_code == 200
 
 
@@ -82,8 +81,8 @@ def status(url: str) -> int | None:
 
 
 @pytest.fixture
-def web_without_database(servers: None, tmp_path: Path) -> Iterator[str]:
-    """The URL of a real gunicorn whose database refuses connections."""
+def web_without_database() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real gunicorn whose database refuses connections: its URL and process."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn", "config.wsgi"],
@@ -96,14 +95,19 @@ def web_without_database(servers: None, tmp_path: Path) -> Iterator[str]:
         },
         stderr=subprocess.DEVNULL,
     )
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{port}", process
+    process.kill()
+    process.wait()
+
+
+def test_without_database_web_is_live_but_not_ready_and_stops_soon(
+    web_without_database: tuple[str, subprocess.Popen[bytes]],
+) -> None:
+    url, process = web_without_database
+    assert eventually(lambda: status(f"{url}/livez"), "gunicorn listens") == 200
+    assert status(f"{url}/readyz") == 503
     process.terminate()
-    process.wait(60)
-
-
-def test_without_database_the_process_is_live_but_not_ready(web_without_database: str) -> None:
-    assert eventually(lambda: status(f"{web_without_database}/livez"), "gunicorn listens") == 200
-    assert status(f"{web_without_database}/readyz") == 503
+    assert process.wait(15) == 0  # with the pool left open it takes 20 s
 
 
 @pytest.mark.django_db
