@@ -18,8 +18,11 @@ new: .venv/tools  ## ask cookiecutter's questions and write the project beside t
 test: .venv/tests  ## test the template and what it generates; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv/tests  ## format and lint, of this repository and of the template's own files
-	$(BIN)/python scripts/lint.py
+lint: .venv/tests  ## format and lint, this repository and the template before it is rendered
+	$(BIN)/ruff format --check hooks scripts tests
+	$(BIN)/ruff check hooks scripts tests
+	$(BIN)/ruff check --isolated --no-cache --select E9,F --ignore F811 '{{cookiecutter.project_slug}}'
+	$(BIN)/zizmor --offline --pedantic --quiet .github
 
 bench: .venv/tests  ## measure, and write docs/benchmarks.md
 	$(BIN)/python scripts/bench.py

@@ -15,12 +15,12 @@ from urllib.request import urlopen
 
 sys.path.insert(0, str(Path.cwd()))
 
-from dev import LOCAL, throwaway  # noqa: E402
-from dev.processes import free_port  # noqa: E402
+from dev import LOCAL, throwaway
+from dev.processes import free_port
 
 STARTED = float(sys.argv[1])
 TASKS, SECONDS_EACH, KILL_AFTER = 40, 0.3, 12  # tasks finished before the kill
-PATIENCE = 120  # seconds; what is not finished by then counts as lost
+PATIENCE = 60  # seconds; what is not finished by then counts as lost
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "config.settings",
     "DEBUG": "false",

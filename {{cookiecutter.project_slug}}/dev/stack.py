@@ -5,17 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+# jinja: if cookiecutter.broker == "redis"
 from dev.postgres import Postgres
 from dev.processes import Server, free_port
-# jinja: if cookiecutter.broker == "rabbitmq"
-from dev.rabbitmq import RabbitMQ
-# jinja: endif
 from dev.valkey import Valkey
 
-# jinja: if cookiecutter.broker == "redis"
 SERVERS: list[type[Server]] = [Postgres, Valkey]
+
 # jinja: else
+from dev.postgres import Postgres
+from dev.processes import Server, free_port
+from dev.rabbitmq import RabbitMQ
+from dev.valkey import Valkey
+
 SERVERS: list[type[Server]] = [Postgres, RabbitMQ, Valkey]
+
 # jinja: endif
 VARIABLES = [variable for server in SERVERS for variable in server.variables]
 

@@ -6,11 +6,7 @@ from typing import Any
 
 from config.celery import app
 from dev.processes import free_port
-# jinja: if cookiecutter.broker == "redis"
-from dev.valkey import Valkey as Broker
-# jinja: else
-from dev.rabbitmq import RabbitMQ as Broker
-# jinja: endif
+from dev.stack import SERVERS
 from jobs.models import Report
 from jobs.tasks import write_report
 from tests.harness import StartWorker, eventually, waiting_messages
@@ -78,7 +74,8 @@ def test_waiting_tasks_stay_in_the_broker(start_worker: StartWorker) -> None:
 
 def test_a_worker_waits_for_its_broker(start_worker: StartWorker, tmp_path: Path) -> None:
     """Started first, it keeps trying, and is ready once the broker is there."""
-    broker = Broker(tmp_path, free_port(), "secret", durable=False)
+    (kind,) = (server for server in SERVERS if "BROKER_URL" in server.variables)
+    broker = kind(tmp_path, free_port(), "secret", durable=False)
     worker = start_worker(BROKER_URL=broker.urls["BROKER_URL"])
     worker.wait_for("Cannot connect to")
     try:

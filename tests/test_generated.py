@@ -1,0 +1,32 @@
+"""A generated project's own commands, run as its owner would run them."""
+
+import shutil
+import subprocess
+
+import pytest
+from conftest import python_for
+
+CHECKED = {
+    "redis, Django 5.2": {},
+    "rabbitmq, Django 5.2": {"broker": "rabbitmq"},
+    "redis, Django 6.1": {"django": "6.1"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CHECKED)
+def test_make_check_passes(case, install):
+    answers = CHECKED[case]
+    if answers.get("broker") == "rabbitmq" and not (
+        shutil.which("rabbitmq-server") or shutil.which("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    ):
+        pytest.skip("rabbitmq-server is not installed")
+    project = install(**answers)
+    done = subprocess.run(
+        ["make", "check", f"PYTHON={python_for(answers)}"], cwd=project, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed in " in done.stdout
+    assert " skipped" not in done.stdout
+    assert "System check identified no issues (0 silenced)." in done.stdout
+    assert list((project / ".local").glob("throwaway-*")) == []
