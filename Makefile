@@ -13,7 +13,7 @@ demo: .venv/tools  ## generate a project, run it, kill its worker, count what is
 	@$(BIN)/python scripts/demo.py
 
 new: .venv/tools  ## ask cookiecutter's questions and write the project beside this folder, or in OUT
-	@$(BIN)/cookiecutter . --output-dir '$(OUT)' $(ARGS)
+	@$(BIN)/python scripts/new.py '$(OUT)' $(ARGS)
 
 test: .venv/tests  ## test the template and what it generates; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,5 +1,8 @@
 """Bake each variant once, and install the ones that are run once."""
 
+import fcntl
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -41,17 +44,26 @@ Bake = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def bake(cookies_session) -> Bake:
-    """Return the folder of the project with these answers; the same answers are baked once. Do not write into it."""
-    cache = {}
+def bake(cookies_session, tmp_path_factory, worker_id) -> Bake:
+    """Return the folder of the project with these answers. Do not write into it.
+
+    The same answers are baked once, by whichever of the parallel workers needs them first.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "baked"
+    shared.mkdir(exist_ok=True)
 
     def bake(**answers):
-        key = tuple(sorted(answers.items()))
-        if key not in cache:
-            result = cookies_session.bake(extra_context=answers)
-            assert result.exception is None, result.exception
-            cache[key] = Path(result.project_path)
-        return cache[key]
+        folder = shared / hashlib.sha256(json.dumps(answers, sort_keys=True).encode()).hexdigest()[:16]
+        with (shared / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                result = cookies_session.bake(extra_context=answers)
+                assert result.exception is None, result.exception
+                folder.mkdir()
+                shutil.move(result.project_path, folder)
+        (project,) = folder.iterdir()
+        return project
 
     return bake
 

@@ -160,6 +160,18 @@ def test_a_name_typed_at_the_prompt_is_not_rendered(tmp_path):
     assert "&#123;&#123; 7 * 7 }} # Ants" in (tmp_path / "ants/home/templates/home/home.html").read_text()
 
 
+def test_make_new_says_what_to_type_next(tmp_path):
+    arguments = "--no-input project_name='Acme Shop' broker=rabbitmq"
+    done = subprocess.run(
+        ["make", "new", f"OUT={tmp_path}", f"ARGS={arguments}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    *_, change_folder, start = done.stdout.splitlines()
+    assert (ROOT / change_folder.split()[1]).resolve() == tmp_path / "acme_shop"
+    assert start.strip() == "make up"
+    assert (tmp_path / "acme_shop/dev/rabbitmq.py").exists()
+
+
 def test_an_answer_that_changes_only_a_value_changes_no_line_of_code(bake):
     default, other = bake(), bake(**VARIANTS["other-names"])
     assert tracked_files(default) == tracked_files(other)

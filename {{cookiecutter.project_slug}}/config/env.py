@@ -22,7 +22,7 @@ def _url(*schemes: str, host: bool = True, path: bool = False) -> Callable[[str]
     """Return a validator for a URL of one of `schemes`. It never repeats the URL: it may hold a password."""
 
     def check(text: str) -> None:
-        expected = f"Expected {' or '.join(f'{scheme}://' for scheme in schemes)}"
+        expected = "Expected " + " or ".join(f"{scheme}://" if scheme else "nothing" for scheme in schemes)
         try:
             parts = urlsplit(text)
             parts.port  # noqa: B018  # reading it raises ValueError when it is not a port
@@ -62,7 +62,7 @@ BROKER_URL = _env.str("BROKER_URL", validate=_url("amqp", "amqps"))
 # jinja: endif
 EMAIL_URL = _env.str("EMAIL_URL", validate=_url("smtp", "submission", "console", host=False))
 DEFAULT_FROM_EMAIL = _env.str("DEFAULT_FROM_EMAIL")
-SENTRY_DSN = _env.str("SENTRY_DSN", default="")
+SENTRY_DSN = _env.str("SENTRY_DSN", default="", validate=_url("https", "http", "", host=False))
 
 # Processes
 PORT = _env.int("PORT", default=8000, validate=_validate.Range(min=1, max=65535))

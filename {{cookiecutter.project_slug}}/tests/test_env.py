@@ -26,16 +26,17 @@ BAD = {
     "CACHE_URL": "memcached://host",
     "BROKER_URL": "localhost",
     "EMAIL_URL": "carrier-pigeon://host",
+    "SENTRY_DSN": "ftp://host",
     "WORKER_CONCURRENCY": "0",
     "TASK_TIME_LIMIT": "soon",
 }
 
 
-def start(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Import the settings in a copy that has no .env."""
+def start(folder: Path, environment: dict[str, str], code: str = "") -> subprocess.CompletedProcess[str]:
+    """Import the settings in a copy that has no .env, then run `code`."""
     shutil.copytree(BASE_DIR / "config", folder / "config", ignore=shutil.ignore_patterns("__pycache__"))
     return subprocess.run(
-        [sys.executable, "-c", "import config.settings"],
+        [sys.executable, "-c", f"import config.settings; {code}"],
         cwd=folder,
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
@@ -68,6 +69,12 @@ def test_an_error_never_repeats_a_password(tmp_path: Path) -> None:
     result = start(tmp_path, {**GOOD, "DATABASE_URL": "mysql://user:hunter2@host/name"})
     assert result.returncode == 1
     assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize(("dsn", "on"), [("https://key@127.0.0.1/1", "True"), ("", "False")])
+def test_sentry_is_on_by_its_dsn_alone(dsn: str, on: str, tmp_path: Path) -> None:
+    code = "import sentry_sdk; print(sentry_sdk.is_initialized())"
+    assert start(tmp_path, {**GOOD, "SENTRY_DSN": dsn}, code).stdout == f"{on}\n"
 
 
 def test_env_example_documents_every_variable() -> None:

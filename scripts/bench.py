@@ -1,0 +1,148 @@
+"""`make bench`: measure, and write docs/benchmarks.md. Every figure there was printed by this program."""
+
+import datetime
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = 10
+PATIENCE = 300  # seconds
+RUN_A_TASK = """
+import time
+from jobs.models import Report
+from jobs.tasks import write_report
+report = Report.objects.create(title="First", seconds=0)
+write_report.delay(report.pk)
+while not Report.objects.filter(pk=report.pk, finished_at__isnull=False):
+    time.sleep(0.02)
+"""
+
+
+def timed(command):
+    """Run a command and return its seconds of wall time."""
+    started = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+def generation(folder):
+    """Return the median seconds of `cookiecutter` with this template, with an empty one, and of their paired ratios."""
+    empty = folder / "empty"
+    (empty / "{{cookiecutter.project_slug}}").mkdir(parents=True)
+    (empty / "{{cookiecutter.project_slug}}/README.md").write_text("Nothing.\n")
+    shutil.copy(ROOT / "cookiecutter.json", empty)
+    pairs = []
+    for run in range(RUNS + 1):
+        ours, theirs = (
+            timed(
+                [sys.executable, "-m", "cookiecutter", template, "--no-input", "-o", folder / f"{run}-{template.name}"]
+            )
+            for template in (ROOT, empty)
+        )
+        pairs.append((ours, theirs))
+        print(f"generation {run}: {ours:.2f} s, empty template {theirs:.2f} s, ratio {ours / theirs:.2f}", flush=True)
+    pairs = pairs[1:]  # the first warms the disk cache
+    return (
+        statistics.median(ours for ours, _ in pairs),
+        statistics.median(theirs for _, theirs in pairs),
+        statistics.median(ours / theirs for ours, theirs in pairs),
+    )
+
+
+def first_task(folder, name, caches):
+    """Return the seconds from `make up` in a new project to its first finished task."""
+    subprocess.run(
+        [sys.executable, "-m", "cookiecutter", ROOT, "--no-input", "-o", folder / name], check=True, capture_output=True
+    )
+    project = folder / name / "acme_shop"
+    environment = {**os.environ, "UV_CACHE_DIR": str(caches / "uv"), "PIP_CACHE_DIR": str(caches / "pip")}
+    started = time.monotonic()
+    with (folder / f"{name}.log").open("wb") as log:
+        up = subprocess.Popen(
+            ["make", "up"], cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        address = wait_for(lambda: address_in(folder / f"{name}.log"), up, log)
+        wait_for(lambda: answers(f"{address}readyz"), up, log)
+        subprocess.run(
+            [project / ".venv/bin/python", "manage.py", "shell", "-v0", "-c", RUN_A_TASK], cwd=project, check=True
+        )
+        return time.monotonic() - started
+    finally:
+        os.killpg(up.pid, signal.SIGINT)
+        up.wait(60)
+        subprocess.run(["make", "--silent", "clean"], cwd=project, check=True)
+
+
+def wait_for(condition, process, log):
+    """Return the first true value of `condition`; SystemExit when the process ends or PATIENCE does."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            sys.exit(f"`make up` did not come up:\n{Path(log.name).read_text()}")
+        time.sleep(0.05)
+    return value
+
+
+def address_in(log):
+    """Return the address that `make up` printed, or None."""
+    return next((word for word in log.read_text().split() if word.startswith("http://127.0.0.1")), None)
+
+
+def answers(url):
+    """Return whether a page answers with 200."""
+    try:
+        with urlopen(url, timeout=5) as page:
+            return page.status == 200
+    except (URLError, TimeoutError):
+        return False
+
+
+def machine():
+    """Return the machine's size and the versions that matter, in one line."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, cookiecutter {version('cookiecutter')}, uv {version('uv')}"
+    )
+
+
+def main():
+    """Measure everything and write the page."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours, empty, ratio = generation(folder)
+        cold = first_task(folder, "cold", folder / "caches")
+        print(f"make up, empty caches: {cold:.1f} s", flush=True)
+        warm = first_task(folder, "warm", folder / "caches")
+        print(f"make up, warm caches: {warm:.1f} s", flush=True)
+    page = f"""# Benchmarks
+
+Printed by `make bench` on {datetime.datetime.now(datetime.UTC):%d %B %Y}: {machine()}. The machine was
+shared, so trust the ratio, which is paired within one run, more than the seconds.
+
+| what | figure | aim |
+|-|-|-|
+| generating a project, whole process, median of {RUNS} | {ours:.2f} s | |
+| the same with an empty template and the same questions | {empty:.2f} s | |
+| ratio, median of the {RUNS} pairs | {ratio:.2f} | at most 1.3 |
+| `make up` in a new project to the first finished task, empty pip and uv caches | {cold:.1f} s | at most 60 s |
+| the same with warm caches, and still no virtual environment | {warm:.1f} s | at most 15 s |
+"""
+    (ROOT / "docs" / "benchmarks.md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
