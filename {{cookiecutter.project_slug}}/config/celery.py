@@ -5,7 +5,7 @@ from logging.config import dictConfig
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
 from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
@@ -21,3 +21,9 @@ app.steps["worker"].add(DjangoStructLogInitStep)
 def log_as_django_does(**_: Any) -> None:
     """Use Django's logging in workers and beat; a connected receiver keeps Celery from its own."""
     dictConfig(settings.LOGGING)
+
+
+@worker_init.connect
+def connect_without_pool(**_: Any) -> None:
+    """Give workers plain connections: Celery closes a pool after each task, and a new one costs more."""
+    settings.DATABASES["default"]["OPTIONS"].pop("pool", None)

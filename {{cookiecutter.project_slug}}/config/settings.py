@@ -73,7 +73,8 @@ DATABASES = {"default": dj_database_url.parse(env.DATABASE_URL)}
 DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"].get("OPTIONS", {}),
     "connect_timeout": 5,  # seconds; the driver's default waits for ever
-    # `timeout`: seconds that a request waits for a free connection before it fails.
+    # For web; config/celery.py takes it from workers. `timeout`: the seconds that a request waits
+    # for a free connection before it fails.
     "pool": {"min_size": 1, "max_size": env.DATABASE_POOL_SIZE, "timeout": 5},
 }
 

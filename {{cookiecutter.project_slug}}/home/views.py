@@ -9,5 +9,5 @@ from django.shortcuts import render
 
 def home(request: HttpRequest) -> HttpResponse:
     """Show a new developer the ways in. Replace it by the project's own front page."""
-    versions = {"Django": django.__version__, "Celery": celery.__version__}
-    return render(request, "home/home.html", {"versions": versions, "debug": settings.DEBUG})
+    versions = {"Django": django.__version__, "Celery": celery.__version__} if settings.DEBUG else {}
+    return render(request, "home/home.html", {"versions": versions})

@@ -75,6 +75,18 @@ def test_concurrency_comes_from_the_environment() -> None:
     assert shown.stdout == "7\n"
 
 
+def test_workers_have_no_connection_pool() -> None:
+    code = (
+        "from celery.signals import worker_init; from config import celery; from django.db import connection;"
+        "before = connection.settings_dict['OPTIONS'].get('pool'); worker_init.send(sender=None);"
+        "print(bool(before), connection.pool)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=BASE_DIR, check=True, capture_output=True, text=True
+    )
+    assert shown.stdout == "True None\n"
+
+
 def test_schedule_and_django_agree_on_the_time_zone() -> None:
     assert celeryconfig.timezone == settings.TIME_ZONE
 
