@@ -101,7 +101,8 @@ def experiment(web, worker_command):
     with ExitStack() as stack:
         worker = stack.enter_context(process("worker", *worker_command))
         wait_for(lambda: answer(f"{web}/livez"), "web answers")
-        say(f"web, worker and beat are up; sending {TASKS} tasks of {SECONDS_EACH} s each")
+        say("web, worker and beat are up; visibility timeout 6 s for this demo (the default: 70 minutes)")
+        say(f"sending {TASKS} tasks of {SECONDS_EACH} s each")
         for number in range(TASKS):
             report = Report.objects.create(title=f"Report {number}", seconds=SECONDS_EACH)
             write_report.delay(report.pk)

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 
 import pytest
 from conftest import ROOT, TEMPLATE, tracked_files
@@ -64,6 +65,19 @@ def test_every_prune_entry_goes_in_one_variant_and_stays_in_another(bake):
             assert {(project / path).exists() for project in projects} == {True, False}, path
 
 
+def test_exactly_the_files_without_jinja_are_copied_without_rendering():
+    """Copying is faster, and a file that is copied by mistake keeps its Jinja."""
+    patterns = CONTEXT["_copy_without_render"]
+    rendered, copied = [], []
+    for path in (path.relative_to(TEMPLATE.name) for path in tracked_files(ROOT) if path.parts[0] == TEMPLATE.name):
+        names = [str(path), *map(str, path.parents)]
+        is_copied = any(fnmatch(name, pattern) for name in names for pattern in patterns)
+        speaks_jinja = re.search(r"{{.*cookiecutter|# jinja:|{% raw %}", f"{path}\n{(TEMPLATE / path).read_text()}")
+        (copied if is_copied else rendered).append((str(path), bool(speaks_jinja)))
+    assert [path for path, speaks_jinja in copied if speaks_jinja] == []
+    assert [path for path, speaks_jinja in rendered if not speaks_jinja] == []
+
+
 @pytest.mark.parametrize("hook", [PRE, POST], ids=["pre", "post"])
 def test_hooks_need_nothing_but_the_standard_library(hook):
     """So generation needs cookiecutter alone: no network, git, uv or docker."""
@@ -73,7 +87,7 @@ def test_hooks_need_nothing_but_the_standard_library(hook):
         if isinstance(node, ast.Import)
         for name in node.names
     } | {node.module for node in ast.walk(ast.parse(hook.read_text())) if isinstance(node, ast.ImportFrom)}
-    assert imported <= {"json", "keyword", "pathlib", "re", "runpy", "shutil", "sys"}
+    assert imported <= {"json", "keyword", "os", "re", "sys"}
     assert len(hook.read_text().splitlines()) < 75
 
 

@@ -1,7 +1,6 @@
-"""Write `.env` for development on this machine, unless it exists. Needs nothing but Python."""
+"""Write `.env` in this folder, for development, unless it exists. Needs nothing but Python."""
 
-import secrets
-from pathlib import Path
+import os
 
 TEXT = """\
 # For development on this machine. Git ignores this file; .env.example explains each variable.
@@ -19,11 +18,13 @@ DEFAULT_FROM_EMAIL=webmaster@localhost
 
 
 def main() -> None:
-    """Write the file, readable by its owner alone: it holds the only secret."""
-    path = Path(__file__).resolve().parent.parent / ".env"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(TEXT.format(secret_key=secrets.token_urlsafe(48)))
+    """Write the file, readable by its owner alone: it holds the only secret, 256 random bits."""
+    try:
+        file = os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
+    except FileExistsError:
+        return
+    os.write(file, TEXT.format(secret_key=os.urandom(32).hex()).encode())
+    os.close(file)
 
 
 if __name__ == "__main__":
