@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV_INSTALL = $(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python --requirement
-OUT ?= ..
+export OUT ?= ..
 
 .PHONY: demo new test lint bench lock clean help
 
@@ -13,7 +13,7 @@ demo: .venv/tools  ## generate a project, run it, kill its worker, count what is
 	@$(BIN)/python scripts/demo.py
 
 new: .venv/tools  ## ask cookiecutter's questions and write the project beside this folder, or in OUT
-	@$(BIN)/python scripts/new.py '$(OUT)' $(ARGS)
+	@$(BIN)/python scripts/new.py $(ARGS)
 
 test: .venv/tests  ## test the template and what it generates; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)

@@ -16,8 +16,13 @@ CHOICES = {
 # No code imports the slug, but a folder of this name on sys.path would hide the real package.
 TAKEN = {
     "Python's standard library": sys.stdlib_module_names,
-    "a package that the project installs": {"celery", "django", "kombu", "redis", "psycopg", "environs"},
-    "a package of the project itself": {"accounts", "config", "dev", "health", "home", "jobs", "tests"},
+    "a package that the project installs": {
+        *("amqp", "billiard", "celery", "csp", "django", "environs", "gunicorn", "honcho", "kombu", "mypy"),
+        *("psycopg", "pytest", "redis", "ruff", "structlog", "uv", "vine", "watchfiles", "whitenoise"),
+    },
+    "the project itself": {
+        *("accounts", "config", "deploy", "dev", "docs", "health", "home", "jobs", "requirements", "tests"),
+    },
 }
 DOMAIN_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
@@ -37,7 +42,8 @@ def problem_with_slug(slug):
 def problem_with_domain(domain):
     """Return what is wrong with domain_name, or None."""
     labels = domain.split(".")
-    if len(domain) > 253 or len(labels) < 2 or not all(map(DOMAIN_LABEL.fullmatch, labels)):
+    names = all(map(DOMAIN_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+    if not names or len(domain) > 253 or len(labels) < 2:
         return "a lowercase host name with a dot, such as shop.example.com, without https:// and port"
     return None
 
@@ -45,8 +51,9 @@ def problem_with_domain(domain):
 def problems():
     """Yield (question, what would be accepted) for each bad answer."""
     for question in ("project_name", "description", "author_name"):
-        if not ANSWERS[question].strip():
-            yield question, "some text"
+        words = " ".join(ANSWERS[question].split())
+        if not words or not words.isprintable():
+            yield question, "some text, without control characters"
     if expected := problem_with_slug(ANSWERS["project_slug"]):
         yield "project_slug", expected
     if expected := problem_with_domain(ANSWERS["domain_name"]):

@@ -21,6 +21,8 @@ def say(text):
 def main():
     """Return the exit status of the experiment: 0 only if nothing was lost."""
     say(f"generating a project with the default answers in {BUILD.relative_to(ROOT)}/")
+    for previous in BUILD.glob("*/Makefile"):  # it knows what it left outside of its folder
+        subprocess.run(["make", "--silent", "-C", previous.parent, "clean"], check=True)
     shutil.rmtree(BUILD, ignore_errors=True)
     project = Path(cookiecutter(str(ROOT), no_input=True, output_dir=str(BUILD)))
     say("installing it, by the exact versions and hashes in its requirements/")

@@ -95,13 +95,15 @@ def experiment(web, worker_command):
     import django
 
     django.setup()
+    from config.celery import app
     from jobs.models import Report
     from jobs.tasks import write_report
 
     with ExitStack() as stack:
         worker = stack.enter_context(process("worker", *worker_command))
         wait_for(lambda: answer(f"{web}/livez"), "web answers")
-        say("web, worker and beat are up; visibility timeout 6 s for this demo (the default: 70 minutes)")
+        timeout = app.conf.broker_transport_options["visibility_timeout"]
+        say(f"web, worker and beat are up; for this demo with a visibility timeout of {timeout} s")
         say(f"sending {TASKS} tasks of {SECONDS_EACH} s each")
         for number in range(TASKS):
             report = Report.objects.create(title=f"Report {number}", seconds=SECONDS_EACH)

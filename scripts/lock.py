@@ -19,7 +19,7 @@ SETS = {
 
 
 def main():
-    """Compile this repository's two sets, then the generated project's, one pair per Django, by its own command."""
+    """Compile this repository's three sets, then the generated project's, one pair per Django, by its own command."""
     for name, groups in SETS.items():
         options = ["--upgrade", "--universal", "--python-version", "3.11", "--generate-hashes"]
         output = ["-o", f"requirements/{name}.txt"]

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -29,7 +30,11 @@ REFUSED = {
     "slug of Django": ({"project_slug": "django"}, "a package that the project installs"),
     "slug of Celery": ({"project_slug": "celery"}, "a package that the project installs"),
     "slug of the project's own": ({"project_slug": "jobs"}, "the project itself"),
+    "slug of the project's deploy files": ({"project_slug": "deploy"}, "the project itself"),
     "name of nothing but space": ({"project_name": "  ", "project_slug": "shop"}, "some text"),
+    "name with a control character": ({"project_name": "Acme\aShop", "project_slug": "shop"}, "control characters"),
+    "author with a control character": ({"author_name": "A\x7fB"}, "control characters"),
+    "domain that is an address": ({"domain_name": "1.2.3.4"}, "host name"),
     "domain with a scheme": ({"domain_name": "https://example.com"}, "without https://"),
     "domain with a port": ({"domain_name": "example.com:80"}, "without https://"),
     "domain without a dot": ({"domain_name": "localhost"}, "with a dot"),
@@ -163,13 +168,14 @@ def test_a_name_typed_at_the_prompt_is_not_rendered(tmp_path):
 def test_make_new_says_what_to_type_next(tmp_path):
     arguments = "--no-input project_name='Acme Shop' broker=rabbitmq"
     done = subprocess.run(
-        ["make", "new", f"OUT={tmp_path}", f"ARGS={arguments}"], cwd=ROOT, capture_output=True, text=True
+        ["make", "new", f"OUT={tmp_path}/it's here", f"ARGS={arguments}"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     *_, change_folder, start = done.stdout.splitlines()
-    assert (ROOT / change_folder.split()[1]).resolve() == tmp_path / "acme_shop"
+    project = tmp_path / "it's here/acme_shop"
+    assert (ROOT / shlex.split(change_folder)[1]).resolve() == project
     assert start.strip() == "make up"
-    assert (tmp_path / "acme_shop/dev/rabbitmq.py").exists()
+    assert (project / "dev/rabbitmq.py").exists()
 
 
 def test_an_answer_that_changes_only_a_value_changes_no_line_of_code(bake):

@@ -50,6 +50,23 @@ def test_the_hook_knows_the_same_choices():
     assert choices == {question: answers for question, answers in QUESTIONS.items() if isinstance(answers, list)}
 
 
+def test_the_hook_refuses_every_folder_of_the_project_as_a_slug():
+    taken = (ROOT / "hooks/pre_gen_project.py").read_text()
+    folders = {path.name for path in TEMPLATE.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    assert len(folders) > 8
+    for folder in folders:
+        assert f'"{folder}"' in taken, folder
+
+
+def test_links_in_the_documents_lead_to_real_files():
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")]
+    links = [(page, link) for page in documents for link in re.findall(r"\]\(([^)]+)\)", page.read_text())]
+    local = [(page, link) for page, link in links if "://" not in link]
+    assert len(local) >= 3
+    for page, link in local:
+        assert (page.parent / link).exists(), (page, link)
+
+
 def test_no_prune_entry_is_stale():
     paths = [ast.literal_eval(key) for key in constant(POST, "PRUNE").keys]
     assert len(paths) > 5

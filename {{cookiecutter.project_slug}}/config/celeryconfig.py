@@ -5,6 +5,7 @@ Proof (the test that shows it) and Celery's page. tests/test_celeryconfig.py hol
 the names, and the relations between the numbers. Times are in seconds.
 """
 
+import ssl as _ssl
 from typing import Any as _Any
 
 from celery.schedules import crontab as _crontab
@@ -27,7 +28,19 @@ broker_url = _env.BROKER_URL
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-retry-on-startup
 broker_connection_retry_on_startup = True
 
+# Why: over TLS the broker must show a certificate that this machine trusts, for the name in the URL.
+# Without it: Celery takes any certificate; whoever sits between reads the password and every
+#   task, and sends tasks of his own.
+# Price: a private authority must be made known, in SSL_CERT_FILE for example.
+# Proof: tests/test_tls.py::test_a_broker_with_a_wrong_certificate_is_refused
+# https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-use-ssl
 # jinja: if cookiecutter.broker == "redis"
+broker_use_ssl = (
+    {"ssl_cert_reqs": _ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+    if _env.BROKER_URL.startswith("rediss:")
+    else False
+)
+
 # Why: the visibility timeout is the time after which an unfinished task is given to another
 #   worker. It must be longer than the longest countdown and the longest run together, and one
 #   more run as a margin. The restore interval looks for such tasks every 5 s instead of 100 s,
@@ -36,7 +49,7 @@ broker_connection_retry_on_startup = True
 #   and a web request that publishes to a frozen broker hangs with it, for ever.
 # Price: the task of a worker that was killed outright waits this long for its second run.
 # Proof: tests/test_worker.py::test_a_task_survives_a_killed_worker
-#   and tests/test_publishing.py::test_publishing_fails_soon
+#   and tests/test_publishing.py::test_publishing_to_a_silent_broker_fails
 # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
 broker_transport_options = {
     "visibility_timeout": _env.TASK_LONGEST_DELAY + 2 * _env.TASK_TIME_LIMIT,
@@ -49,11 +62,17 @@ broker_transport_options = {
 }
 
 # jinja: else
+broker_use_ssl = (
+    {"cert_reqs": _ssl.CERT_REQUIRED, "server_hostname": None}  # None: the one in the URL
+    if _env.BROKER_URL.startswith("amqps:")
+    else False
+)
+
 # Why: the broker confirms each message once it is safe, and every call to it is bounded.
 # Without it: a message published just before the broker stops is lost without an error; and a
 #   web request that publishes to a frozen broker hangs with it, for ever.
-# Price: publishing waits for the confirmation, about a millisecond.
-# Proof: tests/test_publishing.py::test_publishing_fails_soon
+# Price: publishing waits for the confirmation.
+# Proof: tests/test_publishing.py::test_publishing_to_a_silent_broker_fails
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-transport-options
 broker_transport_options = {
     "confirm_publish": True,
@@ -65,7 +84,7 @@ broker_transport_options = {
 # Why: bounds opening a connection.
 # Without it: each attempt takes 4 s, and a web request makes several.
 # Price: a broker that needs longer to accept counts as down.
-# Proof: tests/test_publishing.py::test_publishing_fails_soon
+# Proof: tests/test_publishing.py::test_publishing_to_a_silent_broker_fails
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-timeout
 broker_connection_timeout = 2
 
@@ -73,7 +92,7 @@ broker_connection_timeout = 2
 # Why: one retry carries a publish over a broken connection, then the caller gets the error.
 # Without it: three retries with growing pauses, while a user's request waits.
 # Price: an outage of a second reaches the caller.
-# Proof: tests/test_publishing.py::test_publishing_fails_soon
+# Proof: tests/test_publishing.py::test_publishing_is_tried_once_more
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-publish-retry-policy
 task_publish_retry_policy = {
     "max_retries": 1,
@@ -107,7 +126,7 @@ task_acks_late = True
 #   and no probe notices.
 # Price: longer tasks must be cut into pieces, or set their own limit and a longer
 #   visibility timeout.
-# Proof: tests/test_worker.py::test_a_hung_task_is_stopped
+# Proof: tests/test_worker.py::test_a_task_that_ignores_the_soft_limit_is_killed
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-time-limit
 task_time_limit = _env.TASK_TIME_LIMIT
 
@@ -158,7 +177,7 @@ timezone = "UTC"
 #   due expires.
 # Without it: after an outage of the workers, every run that was missed is made up, all at once.
 # Price: a change of the schedule is a deploy.
-# Proof: tests/test_celeryconfig.py::test_schedule_names_real_tasks_and_expires
+# Proof: tests/test_celeryconfig.py::test_schedule_names_real_tasks_that_expire_before_the_next_is_due
 # https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html#entries
 beat_schedule: dict[str, dict[str, _Any]] = {
     "delete-old-reports": {

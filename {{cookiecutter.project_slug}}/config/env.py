@@ -10,19 +10,24 @@ from urllib.parse import urlsplit
 
 from environs import Env, EnvValidationError, ValidationError
 from environs import validate as _validate
+from sentry_sdk.utils import BadDsn, Dsn
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 _env = Env(eager=False)  # collect the errors, raise them together in seal()
-_env.read_env(BASE_DIR / ".env", recurse=False)  # the real environment wins over both files
-_env.read_env(BASE_DIR / ".local" / "servers.env", recurse=False)  # written by `make up`
+# The real environment wins over both files, and what `make up` runs now over what .env says.
+_env.read_env(BASE_DIR / ".local" / "servers.env", recurse=False)
+_env.read_env(BASE_DIR / ".env", recurse=False)
 
 
-def _url(*schemes: str, host: bool = True, path: bool = False) -> Callable[[str], None]:
-    """Return a validator for a URL of one of `schemes`. It never repeats the URL: it may hold a password."""
+def _url(*schemes: str, path: str = "") -> Callable[[str], None]:
+    """Return a validator for a URL of one of `schemes`, with a host, and with a path if that is named.
+
+    It never repeats the URL: it may hold a password.
+    """
 
     def check(text: str) -> None:
-        expected = "Expected " + " or ".join(f"{scheme}://" if scheme else "nothing" for scheme in schemes)
+        expected = "Expected " + " or ".join(f"{scheme}://" for scheme in schemes)
         try:
             parts = urlsplit(text)
             parts.port  # noqa: B018  # reading it raises ValueError when it is not a port
@@ -30,20 +35,50 @@ def _url(*schemes: str, host: bool = True, path: bool = False) -> Callable[[str]
             raise ValidationError(f"{expected}, got a URL with a bad host or port.") from error
         if parts.scheme not in schemes:
             raise ValidationError(f"{expected}, got {parts.scheme or 'no scheme'}.")
-        if host and not parts.hostname:
+        if not parts.hostname:
             raise ValidationError(f"{expected} and a host, got no host.")
         if path and not parts.path.strip("/"):
-            raise ValidationError(f"{expected}, a host and a database's name, got no name.")
+            raise ValidationError(f"{expected}, a host and {path}, got nothing after the host.")
 
     return check
+
+
+def _redis_url(text: str) -> None:
+    _url("redis", "rediss")(text)
+    database = urlsplit(text).path.strip("/")
+    if database and not database.isdigit():
+        raise ValidationError("Expected the number of a database after the host.")
+
+
+def _email_url(text: str) -> None:
+    if text != "console://":
+        _url("submission", "smtp")(text)
+
+
+def _dsn(text: str) -> None:
+    try:
+        if text:
+            Dsn(text)
+    except BadDsn as error:
+        raise ValidationError("Expected the DSN of a Sentry project, https://key@host/number.") from error
+
+
+def _secret(text: str) -> None:
+    if len(text) < 50 or len(set(text)) < 10:
+        raise ValidationError("Expected at least 50 random characters.")
+
+
+def _host_names(names: list[str]) -> None:
+    if not names or not all(names):
+        raise ValidationError("Expected host names, separated by commas.")
 
 
 _positive = _validate.Range(min=1)
 
 # Django
-SECRET_KEY = _env.str("SECRET_KEY", validate=_validate.Length(min=50))
+SECRET_KEY = _env.str("SECRET_KEY", validate=_secret)
 DEBUG = _env.bool("DEBUG", default=False)
-ALLOWED_HOSTS: list[str] = _env.list("ALLOWED_HOSTS", validate=_validate.Length(min=1))
+ALLOWED_HOSTS: list[str] = _env.list("ALLOWED_HOSTS", subcast=str.strip, validate=_host_names)
 BEHIND_TLS_PROXY = _env.bool("BEHIND_TLS_PROXY", default=False)
 LOG_LEVEL = _env.str(
     "LOG_LEVEL",
@@ -52,17 +87,16 @@ LOG_LEVEL = _env.str(
 )
 
 # Servers
-DATABASE_URL = _env.str("DATABASE_URL", validate=_url("postgres", "postgresql", path=True))
-DATABASE_POOL_SIZE = _env.int("DATABASE_POOL_SIZE", default=4, validate=_positive)
-CACHE_URL = _env.str("CACHE_URL", validate=_url("redis", "rediss"))
+DATABASE_URL = _env.str("DATABASE_URL", validate=_url("postgres", "postgresql", path="a database's name"))
+CACHE_URL = _env.str("CACHE_URL", validate=_redis_url)
 # jinja: if cookiecutter.broker == "redis"
-BROKER_URL = _env.str("BROKER_URL", validate=_url("redis", "rediss"))
+BROKER_URL = _env.str("BROKER_URL", validate=_redis_url)
 # jinja: else
 BROKER_URL = _env.str("BROKER_URL", validate=_url("amqp", "amqps"))
 # jinja: endif
-EMAIL_URL = _env.str("EMAIL_URL", validate=_url("smtp", "submission", "console", host=False))
-DEFAULT_FROM_EMAIL = _env.str("DEFAULT_FROM_EMAIL")
-SENTRY_DSN = _env.str("SENTRY_DSN", default="", validate=_url("https", "http", "", host=False))
+EMAIL_URL = _env.str("EMAIL_URL", validate=_email_url)
+DEFAULT_FROM_EMAIL = _env.str("DEFAULT_FROM_EMAIL", validate=_validate.Length(min=3))
+SENTRY_DSN = _env.str("SENTRY_DSN", default="", validate=_dsn)
 
 # Processes
 PORT = _env.int("PORT", default=8000, validate=_validate.Range(min=1, max=65535))

@@ -18,7 +18,7 @@ accesslog = None
 
 
 def worker_exit(_server: Any, _process: Any) -> None:
-    """Close the connection pool: left to the garbage collector, its threads hold up the exit for 20 s."""
+    """Close the connection pool: left to the garbage collector, its threads hold up the exit."""
     from django.db import connection
 
     connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL has it

@@ -70,12 +70,13 @@ LANGUAGE_CODE = "en-us"
 # Servers
 
 DATABASES = {"default": dj_database_url.parse(env.DATABASE_URL)}
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # a restart of the database breaks no request after it
 DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"].get("OPTIONS", {}),
-    "connect_timeout": 5,  # seconds; the driver's default waits for ever
-    # For web; config/celery.py takes it from workers. `timeout`: the seconds that a request waits
-    # for a free connection before it fails.
-    "pool": {"min_size": 1, "max_size": env.DATABASE_POOL_SIZE, "timeout": 5},
+    "connect_timeout": 2,  # seconds; the driver's default waits for ever
+    # For web, a connection for each thread; config/celery.py takes the pool from workers. After
+    # `timeout` seconds without a connection a request fails, and the pool goes on trying.
+    "pool": {"min_size": 1, "max_size": env.WEB_THREADS, "timeout": 2},
 }
 
 # In production another server than the broker: a cache evicts, and eviction is per server,
@@ -146,6 +147,8 @@ AUTH_PASSWORD_VALIDATORS = [
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.BEHIND_TLS_PROXY else None
 SECURE_SSL_REDIRECT = not env.DEBUG
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not env.DEBUG
+# Browsers that saw this header once refuse plain HTTP for a year, on every subdomain too. The price:
+# a subdomain that has no TLS becomes unreachable for them, and only time undoes it.
 SECURE_HSTS_SECONDS = 0 if env.DEBUG else 60 * 60 * 24 * 365
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not env.DEBUG
 X_FRAME_OPTIONS = "DENY"

@@ -6,7 +6,8 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from dev.owner import Owner
 
 START_TIMEOUT = 60  # seconds; generous, a loaded machine is slow
 STOP_TIMEOUT = 20  # seconds from the polite signal to SIGKILL
+
+_claims: list[socket.socket] = []  # by free_port, held open
 
 
 class MissingProgramError(Exception):
@@ -77,7 +80,7 @@ class Server(ABC):
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.prepare()
-        stop_leftover(self.pid_file, self.stop_signal)
+        stop_leftover(self.pid_file, str(self.pid_file.parent), self.stop_signal)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(),
@@ -112,32 +115,44 @@ class Server(ABC):
 
 
 def free_port(preferred: int = 0) -> int:
-    """Return `preferred` when nothing listens there on 127.0.0.1, else a port that the system picks."""
+    """Return `preferred` when nobody has it on 127.0.0.1, else a port that the system picks.
+
+    It stays ours until this process ends: another `make up` may ask before our server listens.
+    """
+    claim = socket.socket(type=socket.SOCK_DGRAM)  # UDP has ports of its own, so the server is not in the way
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
         try:
             probe.bind(("127.0.0.1", preferred))
+            port = int(probe.getsockname()[1])
+            claim.bind(("127.0.0.1", port))
         except OSError:
+            claim.close()
             return free_port()
-        return int(probe.getsockname()[1])
+    _claims.append(claim)
+    return port
 
 
-def stop_leftover(pid_file: Path, stop_signal: signal.Signals) -> None:
-    """Stop the server that a killed run left behind, if there is one.
+def stop_leftover(
+    pid_file: Path, ours: str, stop_signal: signal.Signals, kill: Callable[[int, int], None] = os.kill
+) -> None:
+    """Stop the process that a killed run left behind, if there is one, and return when it is gone.
 
-    The pid may belong to somebody else by now: ours has its own folder among its arguments.
+    The pid may be somebody else's by now: our process has `ours` in its command line. With
+    `os.killpg` as `kill` the signals go to its whole group.
     """
     if not pid_file.exists():
         return
     pid = pid_file.read_text().split()[0]
     deadline = time.monotonic() + STOP_TIMEOUT
     asked = False
-    while str(pid_file.parent) in _arguments(pid):
-        if time.monotonic() > deadline:
-            os.kill(int(pid), signal.SIGKILL)
-        elif not asked:
-            os.kill(int(pid), stop_signal)
-            asked = True
+    while ours in _arguments(pid):
+        with suppress(ProcessLookupError):  # gone since the look
+            if time.monotonic() > deadline:
+                kill(int(pid), signal.SIGKILL)
+            elif not asked:
+                kill(int(pid), stop_signal)
+                asked = True
         time.sleep(0.05)
 
 

@@ -39,6 +39,10 @@ class RabbitMQ(Server):
 
     def prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
+        note = self.data / "mapper_port"
+        if self.pid_file.exists() and note.exists():  # a killed run left its port mapper too: take that over
+            self.mapper_port = int(note.read_text())
+        note.write_text(str(self.mapper_port))
         settings = self.data / "rabbitmq.conf"
         settings.touch(mode=0o600)
         settings.write_text(f"default_user = app\ndefault_pass = {self.password}\n")
@@ -51,7 +55,7 @@ class RabbitMQ(Server):
         return {
             **os.environ,
             "HOME": str(self.data),  # for the cookie that its command line tools share
-            "RABBITMQ_NODENAME": f"app{self.port}@localhost",
+            "RABBITMQ_NODENAME": "app@localhost",  # never another one: the data belongs to this name
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(free_port()),

@@ -51,6 +51,15 @@ class Stack:
         own = {name: url for server in self.servers for name, url in server.urls.items()}
         return {**own, **self.given}
 
+    def report(self) -> list[str]:
+        """Return a line for each server and each given URL: what is used, and where it comes from."""
+        lines = []
+        for server in self.servers:
+            moved = server.durable and server.port != server.default_port
+            taken = f" ({server.default_port} is taken)" if moved else ""
+            lines.append(f"{server.name}: port {server.port}{taken}, from {server.source}")
+        return [*lines, *(f"{name}: as set in the environment or .env" for name in self.given)]
+
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.password_file.touch(mode=0o600)

@@ -13,26 +13,37 @@ from dotenv import dotenv_values
 from honcho.manager import Manager
 
 from dev import BASE_DIR, LOCAL
-from dev.processes import MissingProgramError, free_port
+from dev.processes import MissingProgramError, free_port, stop_leftover
 from dev.stack import Stack
 
 SERVERS_ENV = LOCAL / "servers.env"  # config/env.py reads it: manage.py works in another terminal
+PYTHON = shlex.quote(sys.executable)
+PARTS = {
+    "web": "{python} manage.py runserver --noreload {port}",
+    "worker": "{python} -m celery -A config worker",
+    "beat": "{python} -m celery -A config beat --schedule .local/beat-schedule",
+}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a closed terminal
 
 
 def main() -> int:
     """Run the project. Return 0 when somebody stopped it, 1 when it could not run or broke."""
     os.chdir(BASE_DIR)
     LOCAL.mkdir(exist_ok=True)
-    # A closed terminal and a plain `kill` stop everything as Ctrl-C does.
-    signal.signal(signal.SIGHUP, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in STOP_SIGNALS:
+        signal.signal(number, _interrupt)
     with (LOCAL / "up.lock").open("a") as lock:
         if not _locked(lock):
             print("This project is already up, in another terminal.", file=sys.stderr)
             return 1
         try:
+            _stop_parts()  # what a killed run left behind; the servers see to their own
             with Stack(LOCAL, {**dotenv_values(".env"), **os.environ}, durable=True) as stack:
-                return _run(stack)
+                try:
+                    return _run(stack)
+                finally:
+                    _ignore_signals()
+                    _stop_parts()  # where honcho did not come to it: a closed terminal, an error
         except (MissingProgramError, RuntimeError) as error:
             print(error, file=sys.stderr)
             return 1
@@ -43,11 +54,7 @@ def main() -> int:
 
 
 def _run(stack: Stack) -> int:
-    for server in stack.servers:
-        taken = f" ({server.default_port} is taken)" if server.port != server.default_port else ""
-        print(f"{server.name}: port {server.port}{taken}, from {server.source}")
-    for name in stack.given:
-        print(f"{name}: as set in the environment or .env")
+    print(*stack.report(), sep="\n")
     SERVERS_ENV.touch(mode=0o600)
     SERVERS_ENV.write_text("".join(f"{name}={url}\n" for name, url in stack.urls.items()))
 
@@ -60,32 +67,43 @@ def _run(stack: Stack) -> int:
     if subprocess.run([sys.executable, "-m", "dev.prepare"], env=environment).returncode:
         return 1
 
-    port = free_port(int(os.environ.get("PORT", "8000")))
-    python = shlex.quote(sys.executable)
+    port = free_port(int({**dotenv_values(".env"), **os.environ}.get("PORT") or 8000))
     packages = " ".join(path.parent.name for path in sorted(BASE_DIR.glob("*/__init__.py")))
     manager = Manager()
-    for name, command in {
-        "web": f"{python} manage.py runserver --noreload {port}",
-        "worker": f"{python} -m celery -A config worker --without-gossip --without-mingle",
-        "beat": f"{python} -m celery -A config beat --schedule .local/beat-schedule",
-    }.items():
-        reload = f"{python} -m watchfiles --filter python --verbosity warning"
-        manager.add_process(name, f"exec {reload} {shlex.quote(command)} {packages}", env=environment)
+    for name, command in PARTS.items():
+        reloaded = shlex.quote(command.format(python=PYTHON, port=port))
+        reloader = f"{PYTHON} -m watchfiles --filter python --verbosity warning {reloaded} {packages}"
+        manager.add_process(name, f"echo $$ > .local/{name}.pid; exec {reloader}", env=environment)
     print(f"\n  http://127.0.0.1:{port}/    Ctrl-C stops everything\n", flush=True)
     manager.loop()
     stopped_by_a_person = manager.returncode in {128 + signal.SIGINT, 128 + signal.SIGTERM}
     return 0 if stopped_by_a_person else 1
 
 
+def _stop_parts() -> None:
+    for name in PARTS:
+        stop_leftover(LOCAL / f"{name}.pid", sys.executable, signal.SIGTERM, os.killpg)
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    _ignore_signals()
     raise KeyboardInterrupt
 
 
+def _ignore_signals() -> None:
+    """From here on everything is being stopped: an impatient second Ctrl-C must not cut that short."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _locked(lock: IO[str]) -> bool:
-    """Return whether we now hold the lock; the system releases it when we end, however we end."""
+    """Return whether we now hold the lock; the system releases it when we end, however we end.
+
+    Not flock: honcho's children inherit that one, and would hold it when only this process is killed.
+    """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         return False
     return True
 

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from dev import throwaway
 
 STACK = throwaway.plan()
-os.environ.update(
+os.environ.update(  # every variable, so that nobody's .env changes a test
     STACK.urls,
     DJANGO_SETTINGS_MODULE="config.settings",
     SECRET_KEY="of-no-use-outside-the-tests-but-long-enough-for-them-all",
@@ -21,21 +21,36 @@ os.environ.update(
     EMAIL_URL="console://",
     DEFAULT_FROM_EMAIL="tests@example.com",
     SENTRY_DSN="",
-    TASK_TIME_LIMIT="4",
+    LOG_LEVEL="INFO",
+    BEHIND_TLS_PROXY="false",
+    PORT="8000",
+    WEB_CONCURRENCY="2",
+    WEB_THREADS="4",
+    WORKER_CONCURRENCY="2",
+    TASK_TIME_LIMIT="3",
     # jinja: if cookiecutter.broker == "redis"
-    TASK_LONGEST_DELAY="0",  # a visibility timeout of 8 s
+    TASK_LONGEST_DELAY="0",  # a visibility timeout of 6 s
     # jinja: endif
 )
 
 django.setup()
 
-from tests.harness import StartWorker, Worker, empty_broker  # noqa: E402  # needs the settings
+from tests.harness import StartWorker, Worker, broker_is_empty, empty_broker  # noqa: E402  # needs the settings
+
+
+def pytest_report_header() -> list[str]:
+    """Say at the top which servers the tests use."""
+    return STACK.report()
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[None]:
     """PostgreSQL and the broker, empty, for the whole run."""
     with throwaway.running(STACK):
+        if not broker_is_empty():
+            pytest.exit(
+                "BROKER_URL leads to a broker that holds messages, and tests empty theirs: give them another."
+            )
         yield
 
 

@@ -41,6 +41,12 @@ def waiting_messages(queue: str = "celery") -> int:
 
 
 # jinja: if cookiecutter.broker == "redis"
+def broker_is_empty() -> bool:
+    """Return whether the broker holds nothing at all."""
+    with app.connection_for_read() as connection:
+        return int(_channel(connection).client.dbsize()) == 0
+
+
 def empty_broker() -> None:
     """Drop what earlier tests left: messages, and those that dead workers still hold."""
     with app.connection_for_write() as connection:
@@ -48,6 +54,15 @@ def empty_broker() -> None:
 
 
 # jinja: else
+def broker_is_empty() -> bool:
+    """Return whether nobody has made the queue that the tests use."""
+    try:
+        waiting_messages()
+    except app.connection_for_read().channel_errors:
+        return True
+    return False
+
+
 def empty_broker() -> None:
     """Drop the messages that earlier tests left."""
     with app.connection_for_write() as connection:
@@ -68,7 +83,7 @@ class Worker:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "config", "worker"],
+                [sys.executable, "-m", "celery", "-A", "config", "worker", "--include", "tests.tasks"],
                 cwd=BASE_DIR,
                 env={**os.environ, "DATABASE_URL": database_url(), **environment},
                 stdout=output,

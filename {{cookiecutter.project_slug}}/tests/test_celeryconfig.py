@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
@@ -91,8 +92,12 @@ def test_schedule_and_django_agree_on_the_time_zone() -> None:
     assert celeryconfig.timezone == settings.TIME_ZONE
 
 
-def test_schedule_names_real_tasks_and_expires() -> None:
+@pytest.mark.parametrize("name", celeryconfig.beat_schedule)
+def test_schedule_names_real_tasks_that_expire_before_the_next_is_due(name: str) -> None:
     app.loader.import_default_modules()
-    for name, entry in celeryconfig.beat_schedule.items():
-        assert entry["task"] in app.tasks, name
-        assert entry["options"]["expires"] > 0, name
+    entry = celeryconfig.beat_schedule[name]
+    assert entry["task"] in app.tasks
+    now = app.now()
+    first = now + entry["schedule"].remaining_estimate(now) + timedelta(seconds=1)
+    second = now + entry["schedule"].remaining_estimate(first)
+    assert 0 < entry["options"]["expires"] <= round((second - first).total_seconds() + 1)

@@ -1,10 +1,13 @@
 """What the sender of a task sees when a server is away."""
 
 import os
-import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -26,16 +29,31 @@ BROKER_URL = "amqp://app:secret@127.0.0.1:{port}//"
 
 
 # jinja: endif
-@pytest.fixture(params=["refused", "silent"])
-def dead_broker(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a broker that refuses connections, or accepts them and never says a word."""
-    with socket.socket() as server:
-        if request.param == "silent":
-            server.bind(("127.0.0.1", 0))
-            server.listen()
-            yield BROKER_URL.format(port=server.getsockname()[1])
-        else:
-            yield BROKER_URL.format(port=free_port())
+class DeadBroker(socketserver.ThreadingTCPServer):
+    """Accepts connections and counts them; then never says a word, or breaks them off."""
+
+    daemon_threads = True
+    connections = 0
+
+    def __init__(self, *, silent: bool) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.silent = silent
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        while self.silent and request.recv(4096):
+            pass
+
+
+@contextmanager
+def dead_broker(*, silent: bool) -> Iterator[DeadBroker]:
+    """Run one."""
+    with DeadBroker(silent=silent) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def send(setting: str = "pass", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -50,11 +68,27 @@ def send(setting: str = "pass", **environment: str) -> subprocess.CompletedProce
     )
 
 
-def test_publishing_fails_soon(dead_broker: str) -> None:
-    """The caller gets an error. Without the timeouts it would wait for ever."""
-    result = send(BROKER_URL=dead_broker)
+def test_publishing_to_a_broker_that_refuses_fails() -> None:
+    result = send(BROKER_URL=BROKER_URL.format(port=free_port()))
     assert result.returncode == 1
     assert "kombu.exceptions.OperationalError" in result.stderr
+
+
+def test_publishing_to_a_silent_broker_fails() -> None:
+    """Without the timeouts it would wait for ever."""
+    with dead_broker(silent=True) as server:
+        result = send(BROKER_URL=BROKER_URL.format(port=server.server_address[1]))
+    assert server.connections > 0
+    assert result.returncode == 1
+    assert "kombu.exceptions.OperationalError" in result.stderr
+
+
+def test_publishing_is_tried_once_more() -> None:
+    """When the connection breaks off. Celery's default is three times more."""
+    with dead_broker(silent=False) as server:
+        result = send(BROKER_URL=BROKER_URL.format(port=server.server_address[1]))
+    assert result.returncode == 1
+    assert server.connections == 2
 
 
 @pytest.mark.usefixtures("servers")

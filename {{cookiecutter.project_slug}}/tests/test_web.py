@@ -35,6 +35,10 @@ def test_pages_allow_nothing_inline(visitor: Client) -> None:
     assert "unsafe-inline" not in policy
 
 
+def test_the_favicon_is_found_where_browsers_look(visitor: Client) -> None:
+    assert visitor.get("/favicon.ico", secure=True).headers["Location"] == "/static/home/favicon.svg"
+
+
 def test_an_unknown_address_gets_the_404_page(visitor: Client) -> None:
     page = visitor.get("/no-such-page", secure=True)
     assert page.status_code == 404

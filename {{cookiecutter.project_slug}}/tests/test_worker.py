@@ -43,7 +43,7 @@ def test_a_task_runs_in_the_worker(start_worker: StartWorker) -> None:
 def test_a_task_survives_a_killed_worker(start_worker: StartWorker) -> None:
     """The worker is gone while the task runs; the next worker finishes it."""
     worker = start_worker()
-    report = order(seconds=2)
+    report = order(seconds=1.5)
     wait_until_begun(report)
     worker.kill()
     report.refresh_from_db()
@@ -61,6 +61,17 @@ def test_a_hung_task_is_stopped(start_worker: StartWorker) -> None:
     hung.refresh_from_db()
     assert (hung.attempts, hung.finished_at) == (1, None)
     assert "SoftTimeLimitExceeded" in worker.log.read_text()
+
+
+def test_a_task_that_ignores_the_soft_limit_is_killed(start_worker: StartWorker) -> None:
+    """The hard limit kills its process, and a new one takes the next task."""
+    worker = start_worker(WORKER_CONCURRENCY="1")
+    app.send_task("tests.tasks.stubborn")
+    report = order()
+    wait_until_finished(report)
+    log = worker.log.read_text()
+    assert "Soft time limit (2s) exceeded for tests.tasks.stubborn" in log
+    assert "Hard time limit (3s) exceeded for tests.tasks.stubborn" in log
 
 
 def test_waiting_tasks_stay_in_the_broker(start_worker: StartWorker) -> None:
