@@ -171,10 +171,10 @@ def test_make_new_says_what_to_type_next(tmp_path):
         ["make", "new", f"OUT={tmp_path}/it's here", f"ARGS={arguments}"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    *_, change_folder, start = done.stdout.splitlines()
+    change_folder, start = re.search(r"^Next:\n\n  (cd .+)\n  (.+)$", done.stdout, re.MULTILINE).groups()
     project = tmp_path / "it's here/acme_shop"
     assert (ROOT / shlex.split(change_folder)[1]).resolve() == project
-    assert start.strip() == "make up"
+    assert start == "make up"
     assert (project / "dev/rabbitmq.py").exists()
 
 

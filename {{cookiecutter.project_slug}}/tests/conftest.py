@@ -10,8 +10,12 @@ from django.conf import settings
 from django.core.management import call_command
 
 from dev import throwaway
+from dev.processes import MissingProgramError
 
-STACK = throwaway.plan()
+try:
+    STACK = throwaway.plan()
+except MissingProgramError as error:
+    pytest.exit(str(error), returncode=1)
 os.environ.update(  # every variable, so that nobody's .env changes a test
     STACK.urls,
     DJANGO_SETTINGS_MODULE="config.settings",
