@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 ROOT_USER = os.geteuid() == 0
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"  # no sbin, where Debian keeps servers
+ONE_TEST = "ARGS=-k test_a_task_runs_in_the_worker"
 CTRL_C = -signal.SIGINT  # how make ends after a Ctrl-C, and how a shell knows that it was one
 needs_root = pytest.mark.skipif(not ROOT_USER, reason="only root can do this")
 needs_rabbitmq = pytest.mark.skipif(
@@ -51,9 +52,9 @@ def installed(install, room):
         make(project, "clean", f"PYTHON={sys.executable}")
 
 
-def make(project, *arguments, **environment):
+def make(project, *arguments, umask=0o022, **environment):
     """Run make to its end; return the exit status and the output."""
-    with Up(project, "make", *arguments, **environment) as run:
+    with Up(project, "sh", "-c", f'umask {umask:o}; exec make "$@"', "sh", *arguments, **environment) as run:
         return run.end(), run.output
 
 
@@ -191,6 +192,17 @@ def test_root_in_a_closed_home_gets_the_data_in_a_printed_folder_that_make_clean
     assert not outside.exists()
     assert not (project / ".local").exists()
     assert Path("/etc/passwd").read_bytes() == users
+
+
+@needs_root
+def test_root_with_a_strict_umask_gets_servers_too(installed):
+    """With umask 077 every new folder is closed, also those that PostgreSQL's user must pass through."""
+    project = installed()
+    shutil.rmtree(project / ".local", ignore_errors=True)
+    status, output = make(project, "test", ONE_TEST, umask=0o077)
+    assert status == 0, output
+    assert "1 passed" in output
+    assert (project / ".local" / "outside").exists(), "the umask closed nothing"
 
 
 def take(port):
@@ -412,7 +424,6 @@ def programs(install, room):
     return folder
 
 
-ONE_TEST = "ARGS=-k test_a_task_runs_in_the_worker"
 SERVERS = ("postgres", "valkey-server", "redis-server")
 
 
