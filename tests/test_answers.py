@@ -178,6 +178,20 @@ def test_make_new_says_what_to_type_next(tmp_path):
     assert (project / "dev/rabbitmq.py").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [("project_slug=import", "project_slug: got 'import'"), ("broker=pigeon", "pigeon")],
+)
+def test_make_new_refuses_without_a_traceback(arguments, expected, tmp_path):
+    done = subprocess.run(
+        ["make", "new", f"OUT={tmp_path}", f"ARGS=--no-input {arguments}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_answer_that_changes_only_a_value_changes_no_line_of_code(bake):
     default, other = bake(), bake(**VARIANTS["other-names"])
     assert tracked_files(default) == tracked_files(other)

@@ -124,8 +124,12 @@ task_acks_late = True
 #   writes its limits into the message: give web, workers and beat the same value.
 # Without it: a hung call occupies a process for ever; when all are occupied nothing runs,
 #   and no probe notices.
-# Price: longer tasks must be cut into pieces, or set their own limit and a longer
+# jinja: if cookiecutter.broker == "redis"
+# Price: longer tasks must be cut into pieces: a limit of their own must stay below the
 #   visibility timeout.
+# jinja: else
+# Price: longer tasks must be cut into pieces, or set a limit of their own.
+# jinja: endif
 # Proof: tests/test_worker.py::test_a_task_that_ignores_the_soft_limit_is_killed
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-time-limit
 task_time_limit = _env.TASK_TIME_LIMIT
@@ -156,8 +160,12 @@ task_ignore_result = True
 worker_concurrency = _env.WORKER_CONCURRENCY
 
 # Why: a worker holds the messages that it runs, and none in reserve.
-# Without it: four messages per process wait in a busy worker while others are idle, and on
-#   Redis those are stuck until the visibility timeout when it dies.
+# jinja: if cookiecutter.broker == "redis"
+# Without it: four messages per process wait in a busy worker while others are idle, and are
+#   stuck until the visibility timeout when it dies.
+# jinja: else
+# Without it: four messages per process wait in a busy worker while others are idle.
+# jinja: endif
 # Price: a round trip to the broker between two tasks; it shows with tasks of a few ms.
 # Proof: tests/test_worker.py::test_waiting_tasks_stay_in_the_broker
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-prefetch-multiplier

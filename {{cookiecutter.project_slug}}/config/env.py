@@ -114,4 +114,5 @@ except EnvValidationError as error:
     # SystemExit, so that the person who starts the project reads these lines and no traceback.
     problems = dict(error.error_messages)  # type: ignore[arg-type]  # a mapping when seal() raises it
     lines = [f"{name}: {' '.join(messages)}" for name, messages in problems.items()]
-    raise SystemExit("\n".join([*lines, "See .env.example."])) from None
+    hint = "See .env.example; in development `make up` sets the URLs of the servers."
+    raise SystemExit("\n".join([*lines, hint])) from None

@@ -79,8 +79,10 @@ DATABASES["default"]["OPTIONS"] = {
     "pool": {"min_size": 1, "max_size": env.WEB_THREADS, "timeout": 2},
 }
 
+# jinja: if cookiecutter.broker == "redis"
 # In production another server than the broker: a cache evicts, and eviction is per server,
 # so a shared one would drop queued tasks.
+# jinja: endif
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",

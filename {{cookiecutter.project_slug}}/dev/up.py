@@ -20,8 +20,8 @@ SERVERS_ENV = LOCAL / "servers.env"  # config/env.py reads it: manage.py works i
 PYTHON = shlex.quote(sys.executable)
 PARTS = {
     "web": "{python} manage.py runserver --noreload {port}",
-    "worker": "{python} -m celery -A config worker",
-    "beat": "{python} -m celery -A config beat --schedule .local/beat-schedule",
+    "worker": "{python} -m celery --quiet -A config worker",
+    "beat": "{python} -m celery --quiet -A config beat --schedule .local/beat-schedule",
 }
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a closed terminal
 
@@ -63,6 +63,7 @@ def _run(stack: Stack) -> int:
         **stack.urls,
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "PYTHONUNBUFFERED": "1",
+        "DJANGO_RUNSERVER_HIDE_WARNING": "true",  # nobody runs this in production
     }
     if subprocess.run([sys.executable, "-m", "dev.prepare"], env=environment).returncode:
         return 1
@@ -72,7 +73,7 @@ def _run(stack: Stack) -> int:
     manager = Manager()
     for name, command in PARTS.items():
         reloaded = shlex.quote(command.format(python=PYTHON, port=port))
-        reloader = f"{PYTHON} -m watchfiles --filter python --verbosity warning {reloaded} {packages}"
+        reloader = f"{PYTHON} -m watchfiles --verbosity warning {reloaded} {packages}"
         manager.add_process(name, f"echo $$ > .local/{name}.pid; exec {reloader}", env=environment)
     print(f"\n  http://127.0.0.1:{port}/    Ctrl-C stops everything\n", flush=True)
     manager.loop()
