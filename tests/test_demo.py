@@ -36,4 +36,4 @@ def test_the_demo_tells_whether_tasks_are_lost(install, tmp_path):
     finally:
         settings.write_text(original)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "tasks were LOST." in done.stdout
+    assert "tasks were LOST." in done.stdout, done.stdout + done.stderr

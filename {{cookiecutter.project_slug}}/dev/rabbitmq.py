@@ -62,7 +62,7 @@ class RabbitMQ(Server):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self.mapper_port),
-            "RABBITMQ_MNESIA_DIR": str(self.data / "mnesia"),
+            "RABBITMQ_MNESIA_BASE": str(self.data / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.data / "log"),
             "RABBITMQ_PID_FILE": str(self.pid_file),
             "RABBITMQ_CONFIG_FILE": str(self.data / "rabbitmq.conf"),
