@@ -73,10 +73,10 @@ DATABASES = {"default": dj_database_url.parse(env.DATABASE_URL)}
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # a restart of the database breaks no request after it
 DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"].get("OPTIONS", {}),
-    "connect_timeout": 2,  # seconds; the driver's default waits for ever
+    "connect_timeout": 5,  # seconds; the driver's default waits for ever
     # For web, a connection for each thread; config/celery.py takes the pool from workers. After
     # `timeout` seconds without a connection a request fails, and the pool goes on trying.
-    "pool": {"min_size": 1, "max_size": env.WEB_THREADS, "timeout": 2},
+    "pool": {"min_size": 1, "max_size": env.WEB_THREADS, "timeout": 5},
 }
 
 # jinja: if cookiecutter.broker == "redis"

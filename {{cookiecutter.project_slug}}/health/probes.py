@@ -15,7 +15,7 @@ def livez() -> JsonResponse:
 def readyz() -> JsonResponse:
     """Can this process serve requests? 200 when the database answers, else 503.
 
-    Without a database it takes the pool's timeout in config/settings.py, 2 s. A database that
+    Without a database it takes the pool's timeout in config/settings.py, 5 s. A database that
     accepts and never answers leaves the question open: give the probe a timeout of its own.
     """
     try:
