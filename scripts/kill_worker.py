@@ -19,7 +19,7 @@ from dev import LOCAL, throwaway
 from dev.processes import free_port
 
 STARTED = float(sys.argv[1])
-TASKS, SECONDS_EACH, KILL_AFTER = 40, 0.3, 12  # tasks finished before the kill
+TASKS, SECONDS_EACH, KILL_AFTER = 40, 0.4, 12  # tasks finished before the kill
 PATIENCE = 60  # seconds; what is not finished by then counts as lost
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -29,6 +29,7 @@ SETTINGS = {
     "TASK_TIME_LIMIT": "3",
     "TASK_LONGEST_DELAY": "0",
     "LOG_LEVEL": "WARNING",
+    "WORKER_CONCURRENCY": "2",
 }
 
 
@@ -77,17 +78,33 @@ def answer(url):
 
 
 def watch(reports, until):
-    """Print how far the work is, until `until(finished, running)` or PATIENCE."""
+    """Print how far the work is, until `until(finished)` or PATIENCE."""
     deadline, shown = time.monotonic() + PATIENCE, -1
     while time.monotonic() < deadline:
         finished = reports.filter(finished_at__isnull=False).count()
-        running = reports.filter(attempts__gt=0, finished_at=None).count()
         if finished // 4 > shown // 4:
             shown = finished
             say(f"{finished:3} of {TASKS} finished  {'#' * finished}")
-        if until(finished, running):
+        if until(finished):
             return
         time.sleep(0.02)
+
+
+def wait_until_half_done(reports):
+    """Return when both processes of the worker have been busy with the same tasks for a while.
+
+    Not between two tasks: there the worker takes the next message, and on Redis one that is killed in that
+    very instant loses it. The project's docs/decisions.md says so; this demo shows the half done ones.
+    """
+    pair, since = [], time.monotonic()
+    deadline = since + PATIENCE
+    while len(pair) < 2 or time.monotonic() - since < SECONDS_EACH / 4:
+        if time.monotonic() > deadline:
+            sys.exit("the worker never had two tasks at once: this run shows nothing")
+        running = sorted(reports.filter(attempts__gt=0, finished_at=None).values_list("pk", flat=True))
+        if running != pair:
+            pair, since = running, time.monotonic()
+        time.sleep(0.01)
 
 
 def experiment(web, worker_command):
@@ -109,14 +126,15 @@ def experiment(web, worker_command):
             report = Report.objects.create(title=f"Report {number}", seconds=SECONDS_EACH)
             write_report.delay(report.pk)
         reports = Report.objects.all()
-        watch(reports, until=lambda finished, running: finished >= KILL_AFTER and running)
+        watch(reports, until=lambda finished: finished >= KILL_AFTER)
+        wait_until_half_done(reports)
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
         killed = time.monotonic()
     interrupted = list(reports.filter(attempts__gt=0, finished_at=None).values_list("pk", flat=True))
     say(f"SIGKILL to the worker and its children, with {len(interrupted)} tasks half done; starting a successor")
     with process("successor", *worker_command):
-        watch(reports, until=lambda finished, _: finished == TASKS)
+        watch(reports, until=lambda finished: finished == TASKS)
         recovery = time.monotonic() - killed
         finished = reports.filter(finished_at__isnull=False).count()
         rows = {

@@ -20,7 +20,7 @@ import psutil
 
 PATIENCE = 180  # seconds; an upper bound against hangs, not an expectation
 MARK = "MAKE_UP_TEST"  # every process inherits this variable, whatever it is called and whoever its parent is
-WEB, WORKER, BEAT = "manage.py runserver", "celery -A config worker", "celery -A config beat"
+WEB, WORKER, BEAT = "manage.py runserver", "-A config worker", "-A config beat"
 
 
 def eventually(condition, what):

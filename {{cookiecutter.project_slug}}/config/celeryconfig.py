@@ -47,7 +47,8 @@ broker_use_ssl = (
 #   and the socket timeouts bound every call to the broker.
 # Without it: a task that waits or runs longer than the timeout is run twice, at the same time;
 #   and a web request that publishes to a frozen broker hangs with it, for ever.
-# Price: the task of a worker that was killed outright waits this long for its second run.
+# Price: the task of a worker that was killed outright waits this long for its second run; and
+#   none of it helps a message that a worker has taken but not yet noted when it is killed.
 # Proof: tests/test_worker.py::test_a_task_survives_a_killed_worker
 #   and tests/test_publishing.py::test_publishing_to_a_silent_broker_fails
 # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
