@@ -4,10 +4,11 @@ import os
 from logging.config import dictConfig
 from typing import Any
 
-from celery import Celery
 from celery.signals import setup_logging, worker_init
 from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
+
+from reliability.application import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 

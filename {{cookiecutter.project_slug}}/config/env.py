@@ -94,6 +94,7 @@ BROKER_URL = _env.str("BROKER_URL", validate=_redis_url)
 # jinja: else
 BROKER_URL = _env.str("BROKER_URL", validate=_url("amqp", "amqps"))
 # jinja: endif
+BROKER_TLS_VERIFY = _env.str("BROKER_TLS_VERIFY", default="on", validate=_validate.OneOf(["on", "off"]))
 EMAIL_URL = _env.str("EMAIL_URL", validate=_email_url)
 DEFAULT_FROM_EMAIL = _env.str("DEFAULT_FROM_EMAIL", validate=_validate.Length(min=3))
 SENTRY_DSN = _env.str("SENTRY_DSN", default="", validate=_dsn)
@@ -103,7 +104,13 @@ PORT = _env.int("PORT", default=8000, validate=_validate.Range(min=1, max=65535)
 WEB_CONCURRENCY = _env.int("WEB_CONCURRENCY", default=2, validate=_positive)
 WEB_THREADS = _env.int("WEB_THREADS", default=4, validate=_positive)
 WORKER_CONCURRENCY = _env.int("WORKER_CONCURRENCY", default=2, validate=_positive)
-TASK_TIME_LIMIT = _env.int("TASK_TIME_LIMIT", default=300, validate=_validate.Range(min=2))
+WORKER_MAX_MEMORY_MB = _env.int("WORKER_MAX_MEMORY_MB", default=400, validate=_positive)
+# jinja: if cookiecutter.deploy == "heroku"
+STOP_GRACE = _env.int("STOP_GRACE", default=30, validate=_validate.Range(min=13))
+# jinja: else
+STOP_GRACE = _env.int("STOP_GRACE", default=310, validate=_validate.Range(min=13))
+LONG_STOP_GRACE = _env.int("LONG_STOP_GRACE", default=1510, validate=_validate.Range(min=13))
+# jinja: endif
 # jinja: if cookiecutter.broker == "redis"
 TASK_LONGEST_DELAY = _env.int("TASK_LONGEST_DELAY", default=3600, validate=_validate.Range(min=0))
 # jinja: endif

@@ -4,7 +4,7 @@ import dj_database_url
 import dj_email_url
 import sentry_sdk
 
-from config import env, log
+from config import celeryconfig, env, log
 
 BASE_DIR = env.BASE_DIR
 
@@ -23,6 +23,7 @@ INSTALLED_APPS = [
     "health",
     "home",
     "jobs",
+    "reliability",
 ]
 
 MIDDLEWARE = [
@@ -179,6 +180,10 @@ SECURE_CSP = {
 }
 
 # jinja: endif
+# Tasks: what reliability/README.md describes; all of it is on unless it is False here
+
+RELIABILITY: dict[str, object] = {"long_time_limit": celeryconfig.LONG_TIME_LIMIT}
+
 # Logs and errors
 
 log.configure_structlog()

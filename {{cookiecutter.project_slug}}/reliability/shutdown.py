@@ -1,0 +1,81 @@
+"""SIGTERM: take no more, finish what can be finished, give the rest back, end.
+
+Celery's own shutdowns stop the event loop while tasks finish: a soft one waits its whole time even when
+all is done after a second, and RabbitMQ hears no heartbeat meanwhile. Here the loop goes on turning.
+"""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from celery.signals import worker_ready
+from celery.utils.log import get_logger
+from celery.worker import state as _state
+
+from reliability.conf import enabled
+
+logger = get_logger(__name__)
+state: Any = _state  # the stubs say None where it holds an exit status
+LOOK = 0.2  # seconds between two looks at what still runs
+
+
+class Drain:
+    """The shutdown of one worker, from SIGTERM to its end."""
+
+    def __init__(self, consumer: Any) -> None:
+        """Have the event loop look for the signal: the handler itself only takes a note."""
+        self.consumer = consumer
+        self.asked = False
+        self.cancelled: Any = None
+        consumer.timer.call_repeatedly(LOOK, self.look)
+        signal.signal(signal.SIGTERM, self.on_signal)
+
+    def on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        """Note the signal. Without a connection no loop turns: then Celery's warm shutdown does it."""
+        if self.asked:
+            return
+        self.asked = True
+        seconds = self.consumer.app.conf.worker_soft_shutdown_timeout
+        timer = threading.Timer(seconds, self.give_back)
+        timer.daemon = True
+        timer.start()
+        if self.consumer.connection is None:
+            state.should_stop = os.EX_OK
+
+    def look(self) -> None:
+        """Stop consuming, then end the worker as soon as nothing runs."""
+        if not self.asked:
+            return
+        if self.consumer.task_consumer is not self.cancelled:  # a new one comes with each connection
+            logger.warning("Draining: %d tasks may finish", len(state.active_requests))
+            self.cancelled = self.consumer.task_consumer
+            self.cancelled.cancel()
+            self.give_back_reserve()
+        if not state.active_requests:
+            state.should_stop = os.EX_OK
+
+    def give_back_reserve(self) -> None:
+        """Put back what no process has begun: others can run it now."""
+        if self.consumer.controller.semaphore:
+            self.consumer.controller.semaphore.clear()
+        for request in tuple(state.reserved_requests):
+            if request._apply_result is None:
+                request.reject(requeue=True)
+
+    def give_back(self) -> None:
+        """End the time for finishing: Celery's cold shutdown puts what still runs back into its queue."""
+        self.consumer.app.conf.worker_soft_shutdown_timeout = 0
+        os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def start(sender: Any, **_: Any) -> None:
+    """Take over SIGTERM, where the worker has an event loop."""
+    if enabled("drain") and sender.hub is not None:
+        Drain(sender)
+
+
+def connect() -> None:
+    """Begin when a worker is ready."""
+    worker_ready.connect(start)
