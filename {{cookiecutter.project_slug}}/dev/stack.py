@@ -8,9 +8,9 @@ from typing import Self
 # jinja: if cookiecutter.broker == "redis"
 from dev.postgres import Postgres
 from dev.processes import Server, free_port
-from dev.valkey import Valkey
+from dev.valkey import Cache, Valkey
 
-SERVERS: list[type[Server]] = [Postgres, Valkey]
+SERVERS: list[type[Server]] = [Postgres, Valkey, Cache]
 
 # jinja: else
 from dev.postgres import Postgres

