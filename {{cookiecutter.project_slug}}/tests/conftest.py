@@ -18,7 +18,7 @@ except MissingProgramError as error:
     pytest.exit(str(error), returncode=1)
 os.environ.update(  # every variable, so that nobody's .env changes a test
     STACK.urls,
-    DJANGO_SETTINGS_MODULE="config.settings",
+    DJANGO_SETTINGS_MODULE="tests.settings",
     SECRET_KEY="of-no-use-outside-the-tests-but-long-enough-for-them-all",
     DEBUG="false",
     ALLOWED_HOSTS="testserver",
@@ -27,24 +27,37 @@ os.environ.update(  # every variable, so that nobody's .env changes a test
     SENTRY_DSN="",
     LOG_LEVEL="INFO",
     BEHIND_TLS_PROXY="false",
+    BROKER_TLS_VERIFY="on",
     PORT="8000",
     WEB_CONCURRENCY="2",
     WEB_THREADS="4",
     WORKER_CONCURRENCY="2",
-    TASK_TIME_LIMIT="3",
+    WORKER_MAX_MEMORY_MB="400",
+    STOP_GRACE="13",  # a hard limit of 3 s
+    # jinja: if cookiecutter.deploy != "heroku"
+    LONG_STOP_GRACE="14",  # of 4 s in the queue `long`
+    # jinja: endif
     # jinja: if cookiecutter.broker == "redis"
-    TASK_LONGEST_DELAY="0",  # a visibility timeout of 6 s
+    TASK_LONGEST_DELAY="1",  # a visibility timeout of 9 s
     # jinja: endif
 )
 
 django.setup()
 
-from tests.harness import StartWorker, Worker, broker_is_empty, empty_broker  # noqa: E402  # needs the settings
+from reliability.conf import enabled  # noqa: E402  # needs the settings
+from tests.harness import COMMAND, StartWorker, Worker, broker_is_empty, empty_broker  # noqa: E402  # needs the settings
 
 
 def pytest_report_header() -> list[str]:
     """Say at the top which servers the tests use."""
     return STACK.report()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the proofs of a promise that WITHOUT switches off: `make test WITHOUT=drain`."""
+    for mark in item.iter_markers("promise"):
+        if not enabled(mark.args[0]):
+            pytest.skip(f"{mark.args[0]} is switched off")
 
 
 @pytest.fixture(scope="session")
@@ -72,12 +85,13 @@ def collected_static_files(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def start_worker(servers: None, transactional_db: None, tmp_path: Path) -> Iterator[StartWorker]:
-    """Start real workers on an empty broker and the test database: `start_worker(TASK_TIME_LIMIT="5")`."""
+    """Start workers on an empty broker and the test database: `start_worker("-X", "long", PATIENCE="1")`."""
     empty_broker()
     workers: list[Worker] = []
 
-    def start(**environment: str) -> Worker:
-        workers.append(Worker(tmp_path / f"worker-{len(workers)}.log", environment))
+    def start(*options: str, **environment: str) -> Worker:
+        name = f"worker-{len(workers)}"  # RabbitMQ refuses a second worker of one name
+        workers.append(Worker(tmp_path / f"{name}.log", environment, [*COMMAND, "-n", name, *options]))
         return workers[-1]
 
     yield start

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from config.celery import app
 from dev import BASE_DIR
 
 PATIENCE = 60  # seconds; an upper bound against hangs, not an expectation
+COMMAND = ("-A", "config", "worker", "--include", "tests.tasks")  # of celery
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:
@@ -64,9 +65,12 @@ def broker_is_empty() -> bool:
 
 
 def empty_broker() -> None:
-    """Drop the messages that earlier tests left."""
+    """Drop the messages that earlier tests left, those that dead workers still hold too."""
     with app.connection_for_write() as connection:
-        _channel(connection).queue_delete("celery")
+        for queue in app.amqp.queues.values():
+            bound = queue(_channel(connection))
+            bound.delete()
+            bound.declare()  # a sender that declared it once does not do so again
 
 
 # jinja: endif
@@ -78,12 +82,12 @@ def _channel(connection: Connection) -> Any:
 class Worker:
     """A real worker in a session of its own, so that a signal can reach it alone or with its children."""
 
-    def __init__(self, log: Path, environment: dict[str, str]) -> None:
+    def __init__(self, log: Path, environment: dict[str, str], command: Sequence[str] = COMMAND) -> None:
         """Start it and return when it is ready, or at once when the environment names another broker."""
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "config", "worker", "--include", "tests.tasks"],
+                [sys.executable, "-m", "celery", *command],
                 cwd=BASE_DIR,
                 env={**os.environ, "DATABASE_URL": database_url(), **environment},
                 stdout=output,

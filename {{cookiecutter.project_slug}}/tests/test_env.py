@@ -30,22 +30,25 @@ BAD = [
     ("CACHE_URL", "memcached://host"),
     ("CACHE_URL", "redis://host/name"),
     ("BROKER_URL", "localhost"),
+    ("BROKER_TLS_VERIFY", "false"),
     ("EMAIL_URL", "carrier-pigeon://host"),
     ("EMAIL_URL", "submission://"),
     ("DEFAULT_FROM_EMAIL", ""),
     ("SENTRY_DSN", "https://host/1"),
     ("WORKER_CONCURRENCY", "0"),
-    ("TASK_TIME_LIMIT", "soon"),
+    ("WORKER_MAX_MEMORY_MB", "0"),
+    ("STOP_GRACE", "soon"),
+    ("STOP_GRACE", "12"),
 ]
 
 
 def start(folder: Path, environment: dict[str, str], code: str = "") -> subprocess.CompletedProcess[str]:
-    """Import the settings in a copy that has no .env, then run `code`."""
+    """Import the settings in a copy that has no .env, then run `code`. All else comes from here."""
     shutil.copytree(BASE_DIR / "config", folder / "config", ignore=shutil.ignore_patterns("__pycache__"))
     return subprocess.run(
         [sys.executable, "-c", f"import config.settings\n{code}"],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], **environment},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(BASE_DIR), **environment},
         capture_output=True,
         text=True,
     )

@@ -75,11 +75,11 @@ def test_a_task_that_ignores_the_soft_limit_is_killed(start_worker: StartWorker)
 
 
 def test_waiting_tasks_stay_in_the_broker(start_worker: StartWorker) -> None:
-    """A busy worker reserves nothing that another one could run."""
-    start_worker(WORKER_CONCURRENCY="1")
-    reports = [order(seconds=1.5), *(order() for _ in range(3))]
+    """A busy worker takes no more than its processes run, and on RabbitMQ one for each in reserve."""
+    start_worker("-X", "long", WORKER_CONCURRENCY="1")
+    reports = [order(seconds=1.5), *(order() for _ in range(5))]
     wait_until_begun(reports[0])
-    assert waiting_messages() == 3
+    assert waiting_messages() == len(reports) - app.conf.worker_prefetch_multiplier
     wait_until_finished(*reports)
 
 

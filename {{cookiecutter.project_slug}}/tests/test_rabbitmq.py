@@ -1,0 +1,84 @@
+"""What RabbitMQ does for the tasks, by the way the queues are declared."""
+
+from typing import Any
+
+import pytest
+
+from config import celeryconfig
+from config.celery import app
+from jobs.models import Report
+from jobs.tasks import delete_old_reports, write_report
+from reliability import limits
+from reliability.models import DeadLetter
+from tests import tasks
+from tests.harness import StartWorker, eventually, waiting_messages
+from tests.test_limits import only_with_long_workers
+from tests.test_worker import order, wait_until_finished
+
+
+@pytest.mark.promise("dead_letters")
+def test_what_is_delivered_too_often_is_rejected_and_kept(start_worker: StartWorker) -> None:
+    """As a task is that ends its worker each time: nothing runs it any more, and it becomes a dead letter."""
+    sent = tasks.misbehave.delay("with an error")
+    limit = celeryconfig.task_queues["celery"]["queue_arguments"]["x-delivery-limit"]
+    deliveries = 0
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        while message := taken(channel):
+            deliveries += 1
+            assert deliveries <= limit + 1
+            channel.basic_reject(message.delivery_tag, requeue=True)
+    assert deliveries == limit + 1
+    start_worker()
+    letter = eventually(DeadLetter.objects.first, "the dead letter")
+    assert letter.task_id == sent.id
+    assert tasks.runs(sent.id) == 0
+
+
+def taken(channel: Any) -> Any:
+    """Take the message from the queue `celery`; None once it is in `rejected`."""
+    found: list[Any] = []
+
+    def look() -> bool:
+        found.append(channel.basic_get("celery"))
+        return bool(found[-1]) or waiting_messages("rejected") > 0
+
+    eventually(look, "the message, here or there")
+    return found[-1]
+
+
+def test_what_expires_in_its_queue_is_no_dead_letter(start_worker: StartWorker) -> None:
+    """RabbitMQ moves it to `rejected` too: as the schedule wants it, once nobody needs the run any more."""
+    delete_old_reports.apply_async(expires=1)
+    eventually(lambda: waiting_messages("rejected"), "the message is in `rejected`")
+    start_worker()
+    eventually(lambda: not waiting_messages("rejected"), "the message is gone")
+    wait_until_finished(order())
+    assert not DeadLetter.objects.exists()
+
+
+def test_a_countdown_keeps_no_worker_from_its_work(start_worker: StartWorker) -> None:
+    """Three tasks wait for their time, in RabbitMQ, and the one process runs another one meanwhile."""
+    start_worker(WORKER_CONCURRENCY="1")
+    later = [Report.objects.create(title="Later") for _ in range(3)]
+    for report in later:
+        write_report.apply_async((report.pk,), countdown=8)
+    wait_until_finished(order())
+    assert not Report.objects.filter(title="Later", attempts__gt=0).exists()
+    wait_until_finished(*later)
+
+
+@only_with_long_workers
+def test_a_countdown_leads_to_a_queue_whose_workers_never_ran(start_worker: StartWorker) -> None:
+    with app.connection_for_write() as connection:
+        app.amqp.queues["long"](connection.default_channel).delete()
+    start_worker("-X", "long")
+    tasks.lengthy.apply_async(countdown=1)
+    eventually(lambda: waiting_messages("long"), "the message is in `long`")
+
+
+@pytest.mark.promise("check_limits")
+def test_a_queue_that_takes_back_what_still_runs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = celeryconfig.LONG_TIME_LIMIT or celeryconfig.task_time_limit
+    monkeypatch.setattr(app.amqp.queues["celery"], "queue_arguments", {"x-consumer-timeout": longest * 1000})
+    assert [found.id for found in limits.check_limits()] == ["reliability.E017"]

@@ -1,0 +1,59 @@
+"""SIGTERM, as every deploy sends it."""
+
+import signal
+import time
+
+import pytest
+
+from jobs.models import Report
+from jobs.tasks import write_report
+from tests.harness import PATIENCE, StartWorker, Worker, waiting_messages
+from tests.test_worker import order, wait_until_begun, wait_until_finished
+
+pytestmark = pytest.mark.promise("drain")
+
+
+def stop(worker: Worker) -> float:
+    """Send SIGTERM, as a platform does, and return the seconds until the worker has ended."""
+    begun = time.monotonic()
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.wait(PATIENCE)
+    return time.monotonic() - begun
+
+
+def test_a_running_task_finishes_and_the_worker_ends_then(start_worker: StartWorker) -> None:
+    """It does not wait for the whole grace, as Celery's soft shutdown does."""
+    worker = start_worker(STOP_GRACE="60")
+    report = order(seconds=1.5)
+    wait_until_begun(report)
+    assert stop(worker) < 40
+    report.refresh_from_db()
+    assert report.finished_at is not None
+    assert report.attempts == 1
+    assert worker.process.returncode == 0
+
+
+def test_no_further_task_is_begun(start_worker: StartWorker) -> None:
+    worker = start_worker("-X", "long", WORKER_CONCURRENCY="1")
+    running, waiting = order(seconds=1.5), order()
+    wait_until_begun(running)
+    stop(worker)
+    waiting.refresh_from_db()
+    assert waiting.attempts == 0
+    start_worker()
+    wait_until_finished(running, waiting)
+    assert (running.attempts, waiting.attempts) == (1, 1)
+
+
+def test_what_takes_longer_is_given_back_at_once(start_worker: StartWorker) -> None:
+    """Its message waits in the queue when the worker ends: no visibility timeout has to pass."""
+    worker = start_worker()
+    report = Report.objects.create(title="Elks", seconds=600)
+    write_report.apply_async((report.pk,), time_limit=3600, soft_time_limit=3599)
+    wait_until_begun(report)
+    stop(worker)
+    assert waiting_messages() == 1
+    Report.objects.filter(pk=report.pk).update(seconds=0)
+    start_worker()
+    wait_until_finished(report)
+    assert report.attempts == 2

@@ -1,0 +1,7 @@
+"""The project's application with a schedule of a few seconds: `celery -A tests.ticking beat`."""
+
+from config.celery import app
+
+app.conf.beat_schedule = {
+    "tick": {"task": "jobs.tasks.delete_old_reports", "schedule": 5.0, "options": {"expires": 60}},
+}
