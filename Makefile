@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV_INSTALL = $(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python --requirement
 export OUT ?= ..
 
-.PHONY: demo new test lint bench lock clean help
+.PHONY: demo new test faults faults-full lint bench lock clean help
 
 demo: .venv/tools  ## generate a project, run it, kill its worker, count what is lost
 	@$(BIN)/python scripts/demo.py
@@ -17,6 +17,9 @@ new: .venv/tools  ## ask cookiecutter's questions and write the project beside t
 
 test: .venv/tests  ## test the template and what it generates; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+faults faults-full: .venv/tools  ## kill real processes on both brokers, print what is lost; -full compares, and writes docs/faults.md
+	$(BIN)/python scripts/faults.py $@
 
 lint: .venv/tests  ## format and lint, this repository and the template before it is rendered
 	$(BIN)/ruff format --check hooks scripts tests
@@ -35,7 +38,7 @@ clean:  ## remove everything that the other commands made
 	rm -rf .venv build .pytest_cache .ruff_cache
 
 help:
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 .venv/uv: requirements/uv.txt
 	$(or $(PYTHON),$(error Python 3.11 or newer is needed: make PYTHON=/path/to/python3)) -m venv .venv

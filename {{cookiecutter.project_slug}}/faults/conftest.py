@@ -1,0 +1,109 @@
+"""The servers of the fault suite are its own, always: they are killed and frozen."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_django
+from django.core.management import call_command
+from django.db import connections
+
+from dev.stack import SERVERS, VARIABLES
+
+for _variable in VARIABLES:
+    os.environ.pop(_variable, None)
+
+from faults import profiles, report, results  # noqa: E402
+from tests.conftest import (  # noqa: E402  # plans the servers, so after the lines above
+    STACK,
+    pytest_report_header,
+    pytest_runtest_setup,
+    servers,
+)
+
+if len(STACK.servers) < len(SERVERS):
+    pytest.exit(
+        "The fault suite kills its servers, so it needs its own: the line above says what is missing.", 1
+    )
+
+from faults.broker import Broker  # noqa: E402
+from faults.world import World  # noqa: E402
+
+__all__ = [
+    "pytest_report_header",
+    "pytest_runtest_setup",
+    "servers",
+]
+BROKER = "redis" if STACK.urls["BROKER_URL"].startswith("redis") else "rabbitmq"
+MakeWorld = Callable[..., World]
+VERSIONS: list[str] = []  # of the broker, once it has run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full` is what `make faults-full` adds."""
+    parser.addoption("--full", action="store_true", help="compare, run the mutations, write docs/faults.md")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each scenario its profiles: ours alone, with --full also those to compare with."""
+    if "world" in metafunc.fixturenames:
+        full = metafunc.config.getoption("--full")
+        names = ["ours", *profiles.COMPARED] if full else ["ours"]
+        ids = [BROKER, *(f"{BROKER}-{name}" for name in names[1:])]
+        metafunc.parametrize("world", names, ids=ids, indirect=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks of the scenarios that are not for every run."""
+    for broker in ("redis", "rabbitmq"):
+        config.addinivalue_line("markers", f"{broker}: a fault that only this broker knows")
+    config.addinivalue_line("markers", "full: only with --full")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the scenarios of the other broker, and without --full the mutations."""
+    marks = ["rabbitmq" if BROKER == "redis" else "redis", *([] if config.getoption("--full") else ["full"])]
+    left_out = [item for item in items if any(map(item.get_closest_marker, marks))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def tables(servers: None, django_db_blocker: pytest_django.DjangoDbBlocker) -> None:
+    """The project's tables, in the empty database of this run."""
+    with django_db_blocker.unblock():
+        call_command("migrate", interactive=False, verbosity=0)
+        connections.close_all()
+
+
+@pytest.fixture
+def make_world(tables: None, tmp_path: Path) -> Iterator[MakeWorld]:
+    """Make worlds: `make_world("a fault", "defaults")`."""
+    by_variable = {variable: server for server in STACK.servers for variable in server.variables}
+    VERSIONS[:] = [Broker(by_variable["BROKER_URL"]).version()]
+    worlds = []
+
+    def make(fault: str, profile: str) -> World:
+        worlds.append(World(fault, profile, by_variable, tmp_path))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.end()
+        world.broker.start()  # a scenario that failed may have left it dead
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, make_world: MakeWorld) -> World:
+    """The world of a scenario, with the profile of its parameter; its first line names the fault."""
+    return make_world(request.function.__doc__.splitlines()[0].removesuffix("."), request.param)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table; write it too when the whole suite has run with --full and nothing failed."""
+    for line in results.lines():
+        terminalreporter.write_line(line)
+    failed = terminalreporter.stats.keys() & {"failed", "error"}
+    if config.getoption("--full") and not failed and not config.option.keyword and results.MUTATIONS:
+        terminalreporter.write_line(f"Written: {report.write(BROKER, VERSIONS[0])}")

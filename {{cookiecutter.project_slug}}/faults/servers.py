@@ -1,0 +1,44 @@
+"""What happens to servers and to the network."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from dev.processes import Server
+from faults.processes import processes
+from tests.harness import eventually
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    """Stop it in place: the system still accepts connections for it, and nobody answers."""
+    assert server.process is not None, f"{server.name} was never started"
+    group = server.process.pid
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        eventually(
+            lambda: {one.state for one in processes() if one.group == group} == {"T"},
+            f"{server.name} is frozen",
+        )
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGCONT)
+    eventually(server.answers, f"{server.name} answers again")
+
+
+@contextmanager
+def vanished_host() -> Iterator[int]:
+    """Give a port where packets are lost, as on a host that is gone: nobody accepts, nobody refuses."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]  # nobody accepts them, so there is no room for another
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for client in waiting:
+            client.close()

@@ -1,0 +1,112 @@
+"""The broker is killed and started again, with the data that it had on disk."""
+
+import pytest
+
+from faults import effects
+from faults.tuning import evicting, fill, impatient, keep_everything
+from faults.world import World
+
+
+def test_idle_worker_survives_a_restart_of_the_broker(world: World) -> None:
+    """The broker is killed and started again while the worker is idle."""
+    world.start_worker()
+    first = world.send()
+    world.until(lambda: "finished" in effects.events(first), "the worker works")
+    world.fault_happens()
+    world.broker.kill()
+    world.broker.start()
+    assert effects.events(first) == ["begun", "finished"]
+    world.send()
+    world.everything_runs()
+
+
+def test_running_tasks_survive_a_restart_of_the_broker(world: World) -> None:
+    """The broker is killed and started again while two tasks run."""
+    world.start_worker()
+    keys = [world.send(seconds=1.8), world.send(seconds=1.8)]
+    for key in keys:
+        effects.until_begun(key)
+    world.fault_happens()
+    world.broker.kill()
+    assert all(map(effects.is_unfinished, keys)), "they finished before the broker was killed"
+    world.broker.start()
+    row = world.everything_runs()
+    world.promise(not row.twice, "a task finished twice")
+    # Redis still has the messages: the tasks run on, and are acknowledged later. RabbitMQ gives the messages
+    # to the next one, and the first runs are stopped.
+    begun = [effects.events(key).count("begun") for key in keys]
+    world.promise(begun == ([1, 1] if world.broker.name == "redis" else [2, 2]), f"begun {begun} times")
+
+
+def test_waiting_tasks_survive_a_restart_of_the_broker(world: World) -> None:
+    """The broker is killed and started again while two tasks run and six wait behind them."""
+    world.start_worker()
+    running = [world.send(seconds=1.8), world.send(seconds=1.8)]
+    for key in running:
+        effects.until_begun(key)
+    waiting = [world.send() for _ in range(6)]
+    world.fault_happens()
+    world.broker.kill()
+    assert all(map(effects.is_unfinished, running)), "they finished before the broker was killed"
+    assert not any(map(effects.events, waiting)), "they did not wait"
+    world.broker.start()
+    world.send()
+    world.everything_runs()
+
+
+def test_waiting_tasks_survive_a_restart_of_the_broker_without_a_worker(world: World) -> None:
+    """The broker is killed and started again while tasks wait and no worker runs."""
+    for _ in range(5):
+        world.send()
+    assert world.broker.held() == 5
+    world.fault_happens()
+    world.broker.kill()
+    world.broker.start()
+    world.start_worker()
+    world.everything_runs()
+
+
+@pytest.mark.rabbitmq
+def test_what_was_sent_without_an_error_survives_a_killed_broker(world: World) -> None:
+    """The broker is killed as soon as 20 tasks were sent without an error."""
+    world.start_worker().kill()
+    for _ in range(20):
+        world.send()
+    world.fault_happens()
+    world.broker.kill()
+    world.broker.start()
+    world.start_worker()
+    world.everything_runs()
+
+
+@pytest.mark.rabbitmq
+def test_a_task_survives_the_consumer_timeout(world: World) -> None:
+    """A task takes 8 s, and RabbitMQ takes back what is not acknowledged within 3 s."""
+    with impatient(world.broker, 3):
+        worker = world.start_worker()
+        world.send(seconds=8, again=1, options={"time_limit": 30, "soft_time_limit": 25})
+        world.fault_happens()
+        worker.wait_for("PRECONDITION_FAILED")
+        world.send()
+        world.everything_runs()
+
+
+@pytest.mark.redis
+@pytest.mark.promise("check_broker")
+def test_tasks_survive_a_full_broker(world: World) -> None:
+    """Redis has the eviction policy of a cache, and a cache fills it."""
+    with evicting(world.broker):
+        worker = world.start_worker(wait=False)
+        world.until(lambda: "ready." in worker.log.read_text() or not worker.is_alive(), "the worker starts")
+        if not worker.is_alive():
+            world.seen = "the worker refused to start"
+            assert "allkeys-lru" in worker.log.read_text()
+            keep_everything(world.broker)
+        world.promise(not worker.is_alive(), "the worker accepts a broker that loses tasks")
+        worker.kill()
+        for _ in range(50):
+            world.send()
+        fill(world.broker)
+    world.fault_happens()
+    world.start_worker()
+    world.everything_runs()

@@ -1,0 +1,94 @@
+"""Versions of the code meet, and workers are replaced while they work."""
+
+import os
+import time
+
+import pytest
+
+from faults import effects
+from faults.working import FaultWorker
+from faults.world import World
+
+OLD = {"FAULTS_CODE": "faults.tasks,faults.older"}
+NEW = {"FAULTS_CODE": "faults.tasks,faults.newer"}
+
+
+@pytest.mark.promise("unknown_tasks")
+def test_an_unknown_task_waits_for_a_worker_that_knows_it(world: World) -> None:
+    """New code sends a task that the only worker does not know; then a new worker takes its place."""
+    old = world.start_worker(environment=OLD)
+    world.start_sender(NEW)
+    world.send("welcome")
+    old.wait_for("faults.tasks.welcome")
+    replace(world, old)
+
+
+@pytest.mark.promise("unknown_tasks")
+def test_a_new_argument_waits_for_a_worker_that_takes_it(world: World) -> None:
+    """New code sends an argument that the only worker does not take; then a new worker takes its place."""
+    old = world.start_worker(environment=OLD)
+    world.start_sender(NEW)
+    key = world.send("greet", language="fr")
+    old.wait_for("language")
+    assert not effects.events(key)
+    replace(world, old)
+
+
+def replace(world: World, old: FaultWorker) -> None:
+    """Promise that all runs once the old worker has given way to a new one."""
+    world.fault_happens()
+    world.start_worker(environment=NEW)
+    old.terminate()
+    world.everything_runs()
+
+
+@pytest.mark.promise("unknown_tasks")
+def test_two_versions_work_side_by_side(world: World) -> None:
+    """Old and new code send, old and new workers work, at the same time."""
+    world.start_worker(environment=OLD)
+    world.start_worker(environment=NEW)
+    world.start_sender(OLD)
+    world.fault_happens()
+    world.send("say_farewell")
+    world.start_sender(NEW)
+    world.send("welcome")
+    world.everything_runs()
+
+
+@pytest.mark.promise("dead_letters")
+def test_a_task_that_nobody_knows_is_kept(world: World) -> None:
+    """New code sends a task that no worker ever knows."""
+    worker = world.start_worker(environment=OLD | {"PATIENCE": "1"})
+    world.start_sender(NEW)
+    world.fault_happens()
+    world.send("welcome")
+    worker.wait_for("faults.tasks.welcome")
+    world.everything_runs(letters=1)
+    world.promise(effects.dead_letters("unknown_task") == 1, "the reason is wrong")
+
+
+@pytest.mark.skipif("LONG_STOP_GRACE" not in os.environ, reason="no process is granted a longer time here")
+def test_a_long_task_finishes_in_spite_of_many_deploys(world: World) -> None:
+    """Three deploys while a task of 15 s runs. SIGKILL comes 40 s after SIGTERM, for the compared 5 s."""
+    grace = {"LONG_STOP_GRACE": "40"}
+    patience = 5 if world.compared else 40  # where all workers are alike all have the time of the quickest
+    queue = [] if world.compared else ["-Q", "long"]
+    world.start_sender(grace)
+    workers = [world.start_worker(*queue, environment=grace)]
+    limits = {"time_limit": 30, "soft_time_limit": 27}
+    key = world.send(seconds=15, options={} if world.compared else {"queue": "long", **limits})
+    effects.until_begun(key)
+    world.fault_happens()
+    asked: list[float] = []
+    while len(workers) < 4 or any(worker.is_alive() for worker in workers[:-1]):
+        if len(workers) < 4:
+            workers.append(world.start_worker(*queue, environment=grace))
+            assert effects.is_unfinished(key), "the deploys came too late"
+            workers[-2].terminate()
+            asked.append(time.monotonic())
+        for worker, moment in zip(workers, asked, strict=False):
+            if worker.is_alive() and time.monotonic() > moment + patience:
+                worker.kill()
+        time.sleep(0.05)
+    world.everything_runs()
+    world.promise(effects.events(key) == ["begun", "finished"], "it was interrupted")
