@@ -24,6 +24,7 @@ PRUNE = {
     "requirements.txt": DEPLOY != "heroku",
     ".python-version": DEPLOY != "heroku",
     "dev/rabbitmq.py": BROKER != "rabbitmq",
+    "tests/test_rabbitmq.py": BROKER != "rabbitmq",
     "requirements/django-5.2": DJANGO != "5.2",
     "requirements/django-6.1": DJANGO != "6.1",
 }

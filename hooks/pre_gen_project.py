@@ -21,7 +21,8 @@ TAKEN = {
         *("psycopg", "pytest", "redis", "ruff", "structlog", "uv", "vine", "watchfiles", "whitenoise"),
     },
     "the project itself": {
-        *("accounts", "config", "deploy", "dev", "docs", "health", "home", "jobs", "requirements", "tests"),
+        *("accounts", "config", "deploy", "dev", "docs", "faults", "health", "home", "jobs"),
+        *("reliability", "requirements", "tests"),
     },
 }
 DOMAIN_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")

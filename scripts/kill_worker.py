@@ -24,9 +24,10 @@ PATIENCE = 60  # seconds; what is not finished by then counts as lost
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "config.settings",
     "DEBUG": "false",
-    # Short, so that nobody waits an hour for the demo: a visibility timeout of 6 s. The project's
-    # own default is long and safe, see its config/celeryconfig.py.
-    "TASK_TIME_LIMIT": "3",
+    # Short, so that nobody waits an hour for the demo: limits of 3 and 4 s, a visibility timeout of 8 s.
+    # The project's own defaults are long and safe, see its config/celeryconfig.py.
+    "STOP_GRACE": "13",
+    "LONG_STOP_GRACE": "14",
     "TASK_LONGEST_DELAY": "0",
     "LOG_LEVEL": "WARNING",
     "WORKER_CONCURRENCY": "2",
