@@ -12,12 +12,16 @@ from django.core.management import call_command
 from dev import throwaway
 from dev.processes import MissingProgramError
 
+# Workers of pytest-xdist inherit the plan of a process that starts no server: each makes its own.
+for _variable in os.environ.pop("PLANNED_URLS", "").split():
+    os.environ.pop(_variable, None)
 try:
     STACK = throwaway.plan()
 except MissingProgramError as error:
     pytest.exit(str(error), returncode=1)
 os.environ.update(  # every variable, so that nobody's .env changes a test
     STACK.urls,
+    PLANNED_URLS=" ".join(STACK.urls.keys() - STACK.given.keys()),
     DJANGO_SETTINGS_MODULE="tests.settings",
     SECRET_KEY="of-no-use-outside-the-tests-but-long-enough-for-them-all",
     DEBUG="false",
@@ -45,6 +49,7 @@ os.environ.update(  # every variable, so that nobody's .env changes a test
 django.setup()
 
 from reliability.conf import enabled  # noqa: E402  # needs the settings
+from tests.brokers import broker, other_broker  # noqa: E402, F401  # fixtures
 from tests.harness import COMMAND, StartWorker, Worker, broker_is_empty, empty_broker  # noqa: E402  # needs the settings
 
 
