@@ -12,16 +12,12 @@ from django.core.management import call_command
 from dev import throwaway
 from dev.processes import MissingProgramError
 
-# Workers of pytest-xdist inherit the plan of a process that starts no server: each makes its own.
-for _variable in os.environ.pop("PLANNED_URLS", "").split():
-    os.environ.pop(_variable, None)
 try:
     STACK = throwaway.plan()
 except MissingProgramError as error:
     pytest.exit(str(error), returncode=1)
 os.environ.update(  # every variable, so that nobody's .env changes a test
     STACK.urls,
-    PLANNED_URLS=" ".join(STACK.urls.keys() - STACK.given.keys()),
     DJANGO_SETTINGS_MODULE="tests.settings",
     SECRET_KEY="of-no-use-outside-the-tests-but-long-enough-for-them-all",
     DEBUG="false",
@@ -56,6 +52,13 @@ from tests.harness import COMMAND, StartWorker, Worker, broker_is_empty, empty_b
 def pytest_report_header() -> list[str]:
     """Say at the top which servers the tests use."""
     return STACK.report()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Leave nothing of this process to the workers of pytest-xdist: each plans servers of its own."""
+    for variable in (*(STACK.urls.keys() - STACK.given.keys()), "DJANGO_SETTINGS_MODULE"):
+        del os.environ[variable]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
