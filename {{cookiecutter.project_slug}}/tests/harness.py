@@ -65,7 +65,13 @@ def broker_is_empty() -> bool:
 
 
 def empty_broker() -> None:
-    """Drop the messages that earlier tests left, those that dead workers still hold too."""
+    """Drop the messages that earlier tests left, those delayed or held by dead workers too."""
+    with app.connection_for_write() as connection:
+        for level in range(28):
+            try:
+                _channel(connection).queue_purge(f"celery_delayed_{level}")
+            except connection.channel_errors:
+                break  # no worker has made these queues yet
     with app.connection_for_write() as connection:
         for queue in app.amqp.queues.values():
             bound = queue(_channel(connection))

@@ -194,7 +194,7 @@ def test_ten_thousand_are_requeued_without_a_timeout(start_worker: StartWorker) 
     page = browser.page(answer["Location"])
     assert "10,000 of 10,000 done." in page
     assert "Cannot be requeued: 3" in page
-    assert_parked(MANY)
+    assert_parked(MANY, twice=100)
     assert DeadLetter.objects.filter(state=State.REQUEUED).count() == MANY
     clear()
 
