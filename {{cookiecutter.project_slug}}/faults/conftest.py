@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.conftest import (  # noqa: E402  # plans the servers, so after the li
     STACK,
     pytest_report_header,
     pytest_runtest_setup,
+    pytest_xdist_setupnodes,
     servers,
 )
 
@@ -27,17 +29,16 @@ if len(STACK.servers) < len(SERVERS):
         "The fault suite kills its servers, so it needs its own: the line above says what is missing.", 1
     )
 
-from faults.broker import Broker  # noqa: E402
 from faults.world import World  # noqa: E402
 
 __all__ = [
     "pytest_report_header",
     "pytest_runtest_setup",
+    "pytest_xdist_setupnodes",
     "servers",
 ]
 BROKER = "redis" if STACK.urls["BROKER_URL"].startswith("redis") else "rabbitmq"
 MakeWorld = Callable[..., World]
-VERSIONS: list[str] = []  # of the broker, once it has run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,32 +79,42 @@ def tables(servers: None, django_db_blocker: pytest_django.DjangoDbBlocker) -> N
 
 
 @pytest.fixture
-def make_world(tables: None, tmp_path: Path) -> Iterator[MakeWorld]:
-    """Make worlds: `make_world("a fault", "defaults")`."""
+def make_world(request: pytest.FixtureRequest, tables: None, tmp_path: Path) -> Iterator[MakeWorld]:
+    """Make worlds: `make_world(scenario, "defaults")`. The scenario's first line names the fault."""
     by_variable = {variable: server for server in STACK.servers for variable in server.variables}
-    VERSIONS[:] = [Broker(by_variable["BROKER_URL"]).version()]
     worlds = []
 
-    def make(fault: str, profile: str) -> World:
+    def make(scenario: Callable[..., None], profile: str) -> World:
+        fault = str(scenario.__doc__).splitlines()[0].removesuffix(".")
         worlds.append(World(fault, profile, by_variable, tmp_path))
         return worlds[-1]
 
     yield make
+    found = request.node.user_properties
     for world in worlds:
         world.end()
         world.broker.start()  # a scenario that failed may have left it dead
+        found.append(("server", world.broker.version()))
+        found.extend(("row", asdict(row)) for row in world.rows)
 
 
 @pytest.fixture
 def world(request: pytest.FixtureRequest, make_world: MakeWorld) -> World:
-    """The world of a scenario, with the profile of its parameter; its first line names the fault."""
-    return make_world(request.function.__doc__.splitlines()[0].removesuffix("."), request.param)
+    """The world of a scenario, with the profile of its parameter."""
+    return make_world(request.function, request.param)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table; write it too when the whole suite has run with --full and nothing failed."""
-    for line in results.lines():
+    """Print the table; with --full write docs/faults.md too, unless something failed or was left out."""
+    reports = [one for one in terminalreporter.stats.get("", []) if one.when == "teardown"]
+    reports.sort(key=lambda one: one.location)
+    found = [(name, value) for one in reports for name, value in one.user_properties]
+    rows = [results.Row(**value) for name, value in found if name == "row"]
+    rows = [row for row in rows if row.profile in ("ours", *profiles.COMPARED)]
+    for line in results.lines(rows):
         terminalreporter.write_line(line)
+    mutations = [value for name, value in found if name == "mutation"]
     failed = terminalreporter.stats.keys() & {"failed", "error"}
-    if config.getoption("--full") and not failed and not config.option.keyword and results.MUTATIONS:
-        terminalreporter.write_line(f"Written: {report.write(BROKER, VERSIONS[0])}")
+    if config.getoption("--full") and mutations and not failed and not config.option.keyword:
+        server = next(value for name, value in found if name == "server")
+        terminalreporter.write_line(f"Written: {report.write(BROKER, server, rows, mutations)}")

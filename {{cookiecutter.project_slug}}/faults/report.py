@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,14 +25,17 @@ seconds, and on Redis a visibility timeout of 9 s; yours are longer, and so is w
 """
 
 
-def write(broker: str, server: str) -> Path:
-    """Write the part of this broker, and keep that of the other one. Return the file."""
+def write(broker: str, server: str, rows: Sequence[results.Row], mutations: Sequence[list[str]]) -> Path:
+    """Write the part of this broker, and keep that of the other one. Return the file.
+
+    `mutations` are triples: what is missing, the fault, and its outcome.
+    """
     parts = (
         dict(re.findall(r"^(## \w+)\n(.*?)(?=^## |\Z)", FILE.read_text(), re.M | re.S))
         if FILE.exists()
         else {}
     )
-    parts[f"## {broker}"] = "\n" + "\n".join([conditions(server), "", *tables()]) + "\n"
+    parts[f"## {broker}"] = "\n" + "\n".join([conditions(server), "", *tables(rows, mutations)]) + "\n"
     text = "\n".join([INTRODUCTION, *(f"{title}\n{parts[title].rstrip()}\n" for title in sorted(parts))])
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_text(text)
@@ -48,36 +52,31 @@ def conditions(server: str) -> str:
     )
 
 
-def tables() -> list[str]:
+def tables(rows: Sequence[results.Row], mutations: Sequence[list[str]]) -> list[str]:
     """Return three tables: ours, the comparison, and what each setting is worth."""
-    ours = [row for row in results.ROWS if row.profile == "ours"]
-    others = {(row.fault, row.profile): row.outcome for row in results.ROWS}
-    head = [cell for cell in results.HEAD if cell not in ("Broker", "Settings")]
-    compared = [
-        "Fault",
-        "This project",
-        "Celery's defaults",
-        "[vintasoftware/django-react-boilerplate][vinta]",
-    ]
+    ours = [row for row in rows if row.profile == "ours"]
+    outcomes = {(row.fault, row.profile): row.outcome for row in rows}
+    own = [number for number, cell in enumerate(results.HEAD) if cell not in ("Broker", "Settings")]
+    compared = ["Fault", "This project", "Celery's defaults", "[vinta]"]
     return [
-        *table(head, [[cell for i, cell in enumerate(row.cells) if i not in (1, 2)] for row in ours]),
+        *table(
+            [results.HEAD[number] for number in own], [[row.cells[number] for number in own] for row in ours]
+        ),
         "The same faults, in the same run, with other settings:\n",
         *table(
             compared,
             [
-                [row.fault, row.outcome, *(others.get((row.fault, name), "") for name in profiles.COMPARED)]
+                [row.fault, *(outcomes.get((row.fault, name), "") for name in ("ours", *profiles.COMPARED))]
                 for row in ours
             ],
         ),
         "[vinta]: https://github.com/vintasoftware/django-react-boilerplate\n",
-        "Each setting taken away alone, and the scenario that fails then:\n",
-        *table(
-            ["Without", "Fault", "Outcome"],
-            [[one.setting, one.fault, one.failure] for one in results.MUTATIONS],
-        ),
+        "Each setting taken away alone (`reset`) or changed (`set`), each switch turned off, and what\n"
+        "became of the scenario that must fail then:\n",
+        *table(["Mutation", "Fault", "Outcome"], mutations),
     ]
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a table in Markdown, and an empty line."""
     return [*(f"| {' | '.join(cells)} |" for cells in (head, ["-"] * len(head), *rows)), ""]

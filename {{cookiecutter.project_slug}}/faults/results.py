@@ -1,5 +1,6 @@
 """The table of the run: what each fault did to the tasks, with each profile."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 HEAD = (
@@ -63,24 +64,9 @@ class Row:
         return ", ".join(filter(None, words)) or "all run"
 
 
-@dataclass(frozen=True)
-class Mutation:
-    """How the scenario of a setting failed without it."""
-
-    setting: str
-    fault: str
-    failure: str
-
-
-ROWS: list[Row] = []
-MUTATIONS: list[Mutation] = []
-
-
-def lines() -> list[str]:
-    """Return the table for a terminal, empty when there are no rows."""
-    if not ROWS:
-        return []
-    cells = [HEAD, *(row.cells for row in ROWS)]
+def lines(rows: Sequence[Row]) -> list[str]:
+    """Return the table for a terminal."""
+    cells = [HEAD, *(row.cells for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -20,6 +20,20 @@ def test_idle_worker_survives_a_restart_of_the_broker(world: World) -> None:
     world.everything_runs()
 
 
+@pytest.mark.promise("reconnect")
+def test_half_busy_worker_survives_a_restart_of_the_broker(world: World) -> None:
+    """The broker is killed and started again while a worker runs one task and could run another."""
+    world.start_worker()
+    key = world.send(seconds=1.8)
+    effects.until_begun(key)
+    world.fault_happens()
+    world.broker.kill()
+    assert effects.is_unfinished(key), "it finished before the broker was killed"
+    world.broker.start()
+    world.send()
+    world.everything_runs()
+
+
 def test_running_tasks_survive_a_restart_of_the_broker(world: World) -> None:
     """The broker is killed and started again while two tasks run."""
     world.start_worker()

@@ -23,6 +23,7 @@ class FaultWorker(Worker):
         code = environment.get("FAULTS_CODE", "faults.tasks")
         command = ["-A", "faults.app", "worker", "-n", self.node, "-c", "2", "-l", "INFO", "--include", code]
         command += ["--without-mingle"]  # it waits a second for other workers' lists of revoked tasks
+        command += [] if "-Q" in arguments else ["-X", "long"]  # as all deployments do
         # The broker's URL is among the variables, so it does not wait: who starts it may have to end it.
         super().__init__(folder / f"{name}.log", environment, [*command, *arguments])
 
@@ -34,6 +35,14 @@ class FaultWorker(Worker):
         """Send SIGTERM, as every platform does first."""
         assert self.is_alive(), "it ended before it was asked to"
         self.process.terminate()
+
+    def consume(self, queue: str, broker_url: str) -> None:
+        """Have it take tasks from this queue too, from now on."""
+        with Connection(broker_url) as connection:
+            answers = app.control.add_consumer(
+                queue, destination=[self.node], reply=True, timeout=10, limit=1, connection=connection
+            )
+        assert answers, f"{self.node} does not answer"
 
     def freeze(self) -> None:
         """Stop its main process in place; its children go on."""

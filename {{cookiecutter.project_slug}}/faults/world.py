@@ -39,6 +39,7 @@ class World:
         self.workers: list[FaultWorker] = []
         self.senders: list[Sender] = []
         self.sent: list[Sent] = []
+        self.rows: list[results.Row] = []  # for the table
         self.moment = 0.0  # of the fault, in seconds since 1970; 0: nothing to recover from
         self.seen = ""  # goes to the table
         self.broker.empty()
@@ -155,7 +156,7 @@ class World:
             patience=self.patience,
             seen=self.seen,
         )
-        results.ROWS.append(row)
+        self.rows.append(row)
         return row
 
     def end(self) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import celery
 from celery.app.task import Task
-from kombu import Connection
 from kombu.utils.objects import cached_property
 from kombu.utils.uuid import uuid
 
@@ -13,8 +12,6 @@ from reliability import arguments, results
 from reliability.conf import enabled
 from reliability.publication import Publication
 from reliability.sending import defer, open_transaction
-
-_BOUNDS = ("max_retries", "interval_start", "interval_step", "interval_max")
 
 
 class Celery(celery.Celery):
@@ -57,13 +54,6 @@ class Celery(celery.Celery):
         if enabled("send_after_commit") and not send_at_once and (connection := open_transaction(using)):
             return defer(publication, connection)
         return publication.publish()
-
-    def connection_for_write(self, url: str | None = None, **kwargs: Any) -> Connection:
-        """Return a connection to publish with, tried as often as a publish is. kombu would try for ever."""
-        policy = self.conf.task_publish_retry_policy
-        bounds = {name: policy[name] for name in _BOUNDS if name in policy}
-        kwargs["transport_options"] = bounds | (kwargs.get("transport_options") or {})
-        return super().connection_for_write(url, **kwargs)
 
     def send_now(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
         """Send a task as Celery does, with the time in its headers: Celery's messages do not tell it."""

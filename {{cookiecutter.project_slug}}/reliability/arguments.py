@@ -17,7 +17,7 @@ from celery.app.task import Task
 from kombu.exceptions import EncodeError
 from kombu.utils import json
 
-from reliability.publication import Publication
+from reliability.publication import EMBEDDED, Publication
 
 if TYPE_CHECKING:
     from reliability.application import Celery
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 # What kombu's JSON brings back as it was. An aware datetime comes back as the same instant.
 _CARRIED = {str, int, bool, type(None), bytes, datetime, date, UUID}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_PRIMITIVES = ("link", "link_error", "chain", "chord")  # options that hold other tasks, with arguments
+_CARRIERS = {"celery.map", "celery.starmap"}  # Celery's tasks whose arguments are another task's
 
 
 class ArgumentError(EncodeError, TypeError):
@@ -53,9 +53,8 @@ def check(publication: Publication) -> None:
     if publication.serializer == "json":
         app, options = publication.app, publication.options
         _check(app, publication.name, publication.task, publication.args, publication.kwargs)
-        for option in _PRIMITIVES:
-            if signatures := options.get(option):
-                _check(app, publication.name, publication.task, (), {option: signatures})
+        embedded = {option: options[option] for option in EMBEDDED if options.get(option)}
+        _check(app, publication.name, publication.task, (), embedded)
 
 
 def _check(app: "Celery", name: str, task: Task | None, args: Any, kwargs: Any) -> None:
@@ -70,10 +69,10 @@ def _find(app: "Celery", value: Any) -> _Fault | None:
     if isinstance(value, list | tuple):
         return _find_inside(app, enumerate(value))
     if isinstance(value, dict):
-        if "subtask_type" in value:  # a signature: its arguments belong to its own task
+        if _is_signature(value):  # its arguments belong to its own task
             _check(app, value["task"], app._tasks.get(value["task"]), value["args"], value["kwargs"])
-            inner = {option: value["options"].get(option) for option in _PRIMITIVES}
-            return _find_inside(app, inner.items())
+            options = value["options"]
+            return _find_inside(app, ((option, options.get(option)) for option in EMBEDDED))
         if not all(isinstance(key, str) for key in value):
             return _Fault(value)
         if value.keys() != {"__type__", "__value__"}:  # kombu's own marks
@@ -86,6 +85,12 @@ def _find_inside(app: "Celery", items: Iterable[tuple[Any, Any]]) -> _Fault | No
         if type(value) not in _CARRIED and (fault := _find(app, value)):
             return replace(fault, path=f"[{key!r}]{fault.path}")
     return None
+
+
+def _is_signature(value: dict[Any, Any]) -> bool:
+    """Return whether it is a task with arguments, or one that has been JSON, and not somebody's data."""
+    kinds = {"task": str, "args": list | tuple, "kwargs": dict, "options": dict}
+    return "subtask_type" in value and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
 
 
 def _comes_back(value: Any) -> bool:
@@ -102,7 +107,7 @@ def _refuse(name: str, task: Task | None, place: int | str, fault: _Fault) -> No
     text = (
         f"{name}: JSON does not carry the argument {argument} ({_what(fault.value)}); {_instead(fault.value)}"
     )
-    if task is None or _is_ours(type(task).__module__):
+    if task is None or name in _CARRIERS or _is_ours(type(task).__module__):
         raise ArgumentError(text)
     _warn(text)
 

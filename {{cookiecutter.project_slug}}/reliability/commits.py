@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from kombu.exceptions import EncodeError
 
 from reliability import publishing
 from reliability.publication import Publication
@@ -13,12 +12,8 @@ from reliability.publication import Publication
 logger = logging.getLogger(__name__)
 
 
-# Errors of one task, that say nothing about the next.
-_OF_ONE_TASK = (EncodeError, TypeError, ValueError, LookupError)
-
-
 class Commit:
-    """The tasks of one commit. Once the broker did not take one the others are not tried, only named.
+    """The tasks of one commit. Once the broker gave no answer the others are not tried, only named.
 
     So a commit waits no longer for a broker that is away than a single task does.
     """
@@ -35,9 +30,9 @@ class Commit:
                 raise publishing.not_tried(publication)
             publication()
         except Exception as error:
-            self.broker_is_away |= not isinstance(error, _OF_ONE_TASK)
+            self.broker_is_away |= publishing.is_outage(error)
             self.failures.append((publication, error))
-            logger.error("After the commit: %s: %s", publication, error)
+            logger.error("After the commit: %s", publishing.describe(publication, error))
 
     def raise_failures(self) -> None:
         """Raise one error that names every task that was not sent."""

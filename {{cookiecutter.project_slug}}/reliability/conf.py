@@ -12,6 +12,7 @@ SWITCHES = {
     "publish_errors",  # publishing.py: errors say whether the task may have been sent
     "dead_letters",  # capture.py: what cannot run is kept
     "unknown_tasks",  # redelivery.py: what this version does not know waits for the one that does
+    "reconnect",  # reconnecting.py: a restart of Redis interrupts nothing
     "drain",  # shutdown.py: SIGTERM finishes what can be finished
     "check_limits",  # limits.py: time limits fit the graces of the deployment
     "check_broker",  # broker.py: the broker keeps what it is given

@@ -31,7 +31,8 @@ class Consumer(celery_consumer.Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Note what the connection held before Celery closes it."""
-        self.left = {**self.left, **reconnecting.leave(self.task_consumer)}
+        if enabled("reconnect"):
+            self.left = {**self.left, **reconnecting.leave(self.task_consumer)}
         super().on_connection_error_after_connected(exc)
 
     def loop_args(self) -> tuple[Any, ...]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from reliability.commits import Commit
 
 
+EMBEDDED = ("link", "link_error", "chain", "chord")  # options that hold other tasks, with their arguments
+
+
 class Publication:
     """A task to be sent. Deferred, it is the commit hook that sends it."""
 

@@ -82,8 +82,8 @@ def explained(publication: "Publication") -> Iterator[None]:
 
 
 def not_tried(publication: "Publication") -> PublishError:
-    """Return the error of a task that was not tried because another of its commit had failed."""
-    return _explanation(publication, "nor was a task before it", maybe=False)
+    """Return the error of a task that was not tried because another of its commit had met an outage."""
+    return _explanation(publication, "the broker had just failed to take another", maybe=False)
 
 
 def _explanation(publication: "Publication", reason: object, *, maybe: bool) -> PublishError:
@@ -100,6 +100,11 @@ def _explanation(publication: "Publication", reason: object, *, maybe: bool) -> 
     return explanation
 
 
+def describe(publication: "Publication", error: Exception) -> str:
+    """Return the error's text, with the task's name and id."""
+    return str(error) if isinstance(error, PublishError) else f"{publication}: {error!r}"
+
+
 def together(failures: "list[tuple[Publication, Exception]]") -> Exception:
     """Return one error for all of these: the only one, or one that names each."""
     errors = [error for _, error in failures]
@@ -110,11 +115,7 @@ def together(failures: "list[tuple[Publication, Exception]]") -> Exception:
         kind = TaskMaybeSent
     elif any(isinstance(error, OperationalError) and not isinstance(error, PublishError) for error in errors):
         kind = PublishError  # nobody asked which of the two: explanations are switched off
-    texts = [
-        str(error) if isinstance(error, PublishError) else f"{publication}: {error}"
-        for publication, error in failures
-    ]
-    combined = kind(f"{len(errors)} tasks of this commit: {'; '.join(texts)}")
+    combined = kind(f"{len(errors)} tasks of this commit: {'; '.join(describe(*each) for each in failures)}")
     combined.task_id, combined.task_name = failures[0][0].id, failures[0][0].name
     return combined
 
@@ -131,15 +132,30 @@ _BEFORE_THE_MESSAGE = (
 
 def may_have_left(error: BaseException) -> bool:
     """Return whether the broker may have the message after this error; True when that cannot be told."""
-    errors = [each for each in (error, error.__cause__) if each]
-    if any(_is_refusal(each) for each in errors):
+    if _is_refusal(error):
         return False
-    functions = [frame.f_code.co_name for each in errors for frame, _ in walk_tb(each.__traceback__)]
-    handed_over = {"basic_publish", "basic_publish_confirm"} & set(functions)
-    return bool(handed_over) and not any(before <= set(functions) for before in _BEFORE_THE_MESSAGE)
+    functions = {frame.f_code.co_name for each in _causes(error) for frame, _ in walk_tb(each.__traceback__)}
+    handed_over = functions & {"basic_publish", "basic_publish_confirm"}
+    return bool(handed_over) and not any(before <= functions for before in _BEFORE_THE_MESSAGE)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether the next task would wait in vain too: for the broker, or for the store of results."""
+    return isinstance(error, OperationalError | RuntimeError) and not _is_refusal(error)
 
 
 def _is_refusal(error: BaseException) -> bool:
     """Return whether the broker answered, with a no."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, ChannelError | MessageNacked) or "ResponseError" in names
+    return any(
+        isinstance(each, ChannelError | MessageNacked)
+        or "ResponseError" in {kind.__name__ for kind in type(each).__mro__}  # redis may not be installed
+        for each in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give the error and what it was raised from."""
+    cause: BaseException | None = error
+    while cause:
+        yield cause
+        cause = cause.__cause__

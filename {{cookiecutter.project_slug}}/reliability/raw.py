@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from celery.signals import celeryd_init
+from kombu.transport import virtual
 from kombu.utils.json import loads
 
 from reliability.conf import enabled
@@ -18,14 +19,11 @@ ENCODINGS = {None, "utf-8", "base64"}  # of a body inside the message
 
 
 def read(text: str) -> Any:
-    """Return what kombu's transport reads: a message, or the list that it keeps of an unacknowledged one."""
+    """Return what kombu's transport keeps as JSON, or a message that nobody can read."""
     try:
-        found = loads(text)
-        if isinstance(found, list) or is_message(found):
-            return found
+        return loads(text)
     except (ValueError, RecursionError):
-        pass
-    return unreadable(text)
+        return unreadable(text)
 
 
 def is_message(found: Any) -> bool:
@@ -62,12 +60,21 @@ def unreadable(text: str) -> dict[str, Any]:
     }
 
 
+class Message(virtual.Message):
+    """A message of whatever JSON was on the queue."""
+
+    def __init__(self, payload: Any, **options: Any) -> None:
+        """Take what kombu can make no message of as the body of one."""
+        super().__init__(payload if is_message(payload) else unreadable(repr(payload)), **options)
+
+
 def guard(**_: Any) -> None:
-    """Have the worker's Redis transport read by `read`, where there is one."""
+    """Have the worker's Redis transport read by `read` and `Message`, where there is one."""
     if enabled("dead_letters") and find_spec("redis"):
         from kombu.transport import redis
 
         setattr(redis, "loads", read)  # noqa: B010  # kombu reads every message by this name
+        redis.Channel.Message = Message
 
 
 def connect() -> None:

@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from kombu import Connection, serialization
 
 from reliability import commits
-from reliability.publication import Publication
+from reliability.publication import EMBEDDED, Publication
 
 if TYPE_CHECKING:
     from reliability.application import Celery
@@ -62,7 +62,7 @@ def defer(publication: Publication, connection: BaseDatabaseWrapper) -> Any:
     Everything is settled here that the message would otherwise take from the moment of the commit.
     """
     publication.args, publication.kwargs = as_received(publication)
-    publication.asked, publication.options = publication.options, dict(publication.options)
+    publication.asked, publication.options = publication.options, _embedded_as_received(publication)
     _settle_times(publication.app, publication.options)
     _settle_parent(publication.app, publication.options)
     _return_loans(publication)
@@ -97,9 +97,20 @@ def as_received(publication: Publication) -> tuple[tuple[Any, ...], dict[str, An
     args, kwargs = publication.args or (), publication.kwargs or {}
     if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
         raise TypeError("task args must be a list or tuple, task keyword arguments must be a mapping")
-    kind, encoding, body = serialization.dumps((args, kwargs), publication.serializer)
-    args, kwargs = serialization.loads(body, kind, encoding, accept={kind})
+    args, kwargs = _serialized_and_back((args, kwargs), publication.serializer)
     return tuple(args), kwargs
+
+
+def _embedded_as_received(publication: Publication) -> dict[str, Any]:
+    """Return the options, with links and chains as the worker gets them."""
+    options = publication.options
+    embedded = {option: options[option] for option in EMBEDDED if options.get(option)}
+    return options | (_serialized_and_back(embedded, publication.serializer) if embedded else {})
+
+
+def _serialized_and_back(value: Any, serializer: str) -> Any:
+    kind, encoding, body = serialization.dumps(value, serializer)
+    return serialization.loads(body, kind, encoding, accept={kind})
 
 
 def _settle_times(app: "Celery", options: dict[str, Any]) -> None:

@@ -71,6 +71,7 @@ def sent_tasks(monkeypatch: pytest.MonkeyPatch) -> SentTasks:
     sent = SentTasks()
 
     def publish(publication: Publication) -> Any:
+        publication.args, publication.kwargs = sending.as_received(publication)
         publication.sent = True
         sent.published.append(publication)
         return sending.result_of(publication)

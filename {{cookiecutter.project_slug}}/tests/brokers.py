@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,6 +60,7 @@ class Broker:
         """Stop it in its tracks: it keeps its connections, accepts new ones and answers none."""
         self._signal(signal.SIGSTOP)
         try:
+            eventually(self._is_stopped, "the broker to stop")
             yield
         finally:
             with suppress(ProcessLookupError):  # killed meanwhile
@@ -78,6 +80,16 @@ class Broker:
     def restart(self) -> None:
         """Start it again."""
         self.server.start()
+
+    def _is_stopped(self) -> bool:
+        assert self.server.process
+        listed = subprocess.run(
+            ["ps", "-o", "state=", "-g", str(self.server.process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return all(state.startswith("T") for state in listed.stdout.split())
 
     def _signal(self, number: signal.Signals) -> None:
         assert self.server.process

@@ -67,7 +67,7 @@ def broker_is_empty() -> bool:
 def empty_broker() -> None:
     """Drop the messages that earlier tests left, those delayed or held by dead workers too."""
     with app.connection_for_write() as connection:
-        for level in range(28):
+        for level in reversed(range(28)):  # messages go down from queue to queue
             try:
                 _channel(connection).queue_purge(f"celery_delayed_{level}")
             except connection.channel_errors:

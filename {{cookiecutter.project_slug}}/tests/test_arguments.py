@@ -96,6 +96,8 @@ CARRIED = {
     "safe text": mark_safe("<b>"),
     "ordered dictionary": OrderedDict(a=1),
     "defaultdict": defaultdict(list, a=[1]),
+    "data that looks like a task": {"subtask_type": 1, "task": 2, "args": 3, "kwargs": 4, "options": 5},
+    "data with a word of Celery's": {"subtask_type": None},
 }
 
 REFUSED = {
@@ -188,6 +190,14 @@ def test_no_way_to_send_is_overlooked(way: str) -> None:
     with pytest.raises(ArgumentError, match="the argument subject"):
         WAYS[way]({1: "a"})
     WAYS[way]({"1": "a"})
+
+
+def test_what_chunks_carry_is_the_tasks_own() -> None:
+    """Although Celery sends them as a task of its own."""
+    with pytest.raises(
+        ArgumentError, match=re.escape("celery.starmap: JSON does not carry the argument it[0][0]")
+    ):
+        archive.chunks([({1: "a"},)], 1)()
 
 
 def test_positions_count_where_the_parameters_are_not_known() -> None:

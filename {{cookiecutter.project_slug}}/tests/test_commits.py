@@ -53,6 +53,7 @@ def test_a_hook_sends_at_once_or_with_a_transaction_of_its_own() -> None:
     assert received_ids() == ["after"]
 
 
+@pytest.mark.promise("publish_errors")
 def test_an_error_after_the_commit_names_every_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Other hooks run, and so do tasks of another broker."""
     refused = application(absent_broker(tmp_path))
@@ -71,6 +72,7 @@ def test_an_error_after_the_commit_names_every_task(tmp_path: Path, caplog: pyte
         assert any(task.id in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.promise("publish_errors")
 def test_a_commit_waits_for_a_frozen_broker_as_long_as_one_task_does(other_broker: Broker) -> None:
     other_broker.app.send_task("a.task")  # opens the connection
     begun = time.monotonic()

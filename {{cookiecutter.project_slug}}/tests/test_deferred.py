@@ -68,10 +68,12 @@ def test_every_way_to_send_waits_for_the_commit(way: str) -> None:
 def test_arguments_are_those_of_the_call() -> None:
     ids = [1]
     with transaction.atomic():
-        write_report.delay(ids)
+        write_report.apply_async((ids,), link=write_report.si(ids))
         ids.append(2)
     (message,) = received()
-    assert message.payload[0] == [[1]]
+    args, _, embedded = message.payload
+    assert args == [[1]]
+    assert embedded["callbacks"][0]["args"] == [[1]]
 
 
 def test_times_count_from_the_call(start_worker: StartWorker) -> None:

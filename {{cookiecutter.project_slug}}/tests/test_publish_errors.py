@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from kombu.exceptions import OperationalError
 
+from jobs.tasks import delete_old_reports
 from reliability.publishing import PublishError, TaskMaybeSent, TaskNotSent
 from tests.brokers import Broker, absent_broker, application, received_ids
 from tests.harness import eventually
+from tests.transactions import committed_with
 
 
 def error_of(send: Callable[[], Any]) -> PublishError:
@@ -137,6 +139,17 @@ def test_a_task_that_the_broker_refuses_was_not_sent(other_broker: Broker) -> No
     with full(other_broker) as options:
         error = error_of(lambda: other_broker.app.send_task("a.task", task_id="the-id", **options))
     assert isinstance(error, TaskNotSent)
+
+
+@pytest.mark.promise("publish_errors")
+@pytest.mark.promise("send_after_commit")
+@pytest.mark.usefixtures("broker")
+def test_a_refusal_concerns_no_other_task_of_the_commit(other_broker: Broker) -> None:
+    """Their queue, or their broker, may be another one."""
+    with full(other_broker) as options, committed_with(TaskNotSent):
+        other_broker.app.send_task("a.task", **options)
+        sent = delete_old_reports.delay()
+    assert received_ids() == [sent.id]
 
 
 @pytest.mark.promise("publish_errors")

@@ -5,7 +5,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,18 +81,6 @@ def test_publishing_to_a_silent_broker_fails() -> None:
     assert server.connections > 0
     assert result.returncode == 1
     assert "kombu.exceptions.OperationalError" in result.stderr
-
-
-def test_publishing_to_a_silent_broker_fails_without_a_retry_too() -> None:
-    """Opening the connection would be tried for half a minute."""
-    begun = time.monotonic()
-    with dead_broker(silent=True) as server:
-        result = send(
-            "app.conf.task_publish_retry = False", BROKER_URL=BROKER_URL.format(port=server.server_address[1])
-        )
-    assert server.connections > 0
-    assert result.returncode == 1
-    assert time.monotonic() - begun < 20, "with the start of the process"
 
 
 def test_publishing_is_tried_once_more() -> None:
