@@ -325,17 +325,7 @@ worker_concurrency = _env.WORKER_CONCURRENCY
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-prefetch-multiplier
 worker_prefetch_multiplier = 1
 
-# jinja: else
-# Why: a worker holds one message in reserve for each that it runs, so a process need not wait for
-#   RabbitMQ between two tasks; workers of the queue `long` hold none (reliability/limits.py).
-# Without it: four messages per process wait in a busy worker while others are idle.
-# Price: a task may wait for another one of up to STOP_GRACE, while other workers are idle.
-# Proof: tests/test_worker.py::test_waiting_tasks_stay_in_the_broker
-# https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-prefetch-multiplier
-worker_prefetch_multiplier = 2
-
 # jinja: endif
-
 # Why: a process that has held more memory than this, in KiB, is replaced once its task has ended;
 #   from WORKER_MAX_MEMORY_MB.
 # Without it: a leak grows until the system kills processes, in the middle of their tasks.

@@ -12,7 +12,7 @@ class ReliabilityConfig(AppConfig):
 
     def ready(self) -> None:
         """Import the modules with checks; connect those that act when a worker starts."""
-        from reliability import beat, broker, conf, limits, raw, shutdown, versions  # noqa: F401
+        from reliability import beat, broker, conf, limits, raw, shutdown, throughput, versions  # noqa: F401
 
-        for module in (beat, broker, limits, raw, shutdown, versions):
+        for module in (beat, broker, limits, raw, shutdown, throughput, versions):
             module.connect()

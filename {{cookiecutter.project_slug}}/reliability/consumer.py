@@ -7,7 +7,7 @@ from celery.utils.log import get_logger
 from celery.worker import consumer as celery_consumer
 from kombu.message import Message
 
-from reliability import capture, messages, reconnecting, redelivery
+from reliability import capture, messages, reconnecting, redelivery, throughput
 from reliability.conf import enabled
 from reliability.request import WrongSignatureError
 
@@ -21,6 +21,7 @@ class Consumer(celery_consumer.Consumer):
     channel_errors: tuple[type[Exception], ...]
     task_consumer: Any
     left: Mapping[str, Message] = {}  # what a broken connection held
+    acknowledgements: throughput.Acknowledgements | None = None  # of the connection
 
     def connect(self) -> Any:
         """Declare every queue, other workers' too: Celery binds all to RabbitMQ's delayed delivery."""
@@ -39,7 +40,14 @@ class Consumer(celery_consumer.Consumer):
         """Before the first message of a new connection, see to what the last one held."""
         left, self.left = self.left, {}
         reconnecting.take_over(self.task_consumer, left)
+        self.acknowledgements = throughput.together(self)
         return super().loop_args()
+
+    def stop(self) -> None:
+        """Acknowledge what has finished, while there is a connection."""
+        if self.acknowledgements:
+            self.acknowledgements.end()
+        super().stop()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
         """Return what is called with each message. No message, however malformed, ends the worker."""

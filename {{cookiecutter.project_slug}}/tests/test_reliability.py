@@ -23,6 +23,7 @@ INTERNAL = {
     "__header__",
     "__type__",
     "__value__",
+    "basic_ack",
     "calculate_routing_key",
     "celery_delayed_27",
     "channel.do_restore",

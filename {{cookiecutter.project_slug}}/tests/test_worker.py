@@ -75,7 +75,7 @@ def test_a_task_that_ignores_the_soft_limit_is_killed(start_worker: StartWorker)
 
 
 def test_waiting_tasks_stay_in_the_broker(start_worker: StartWorker) -> None:
-    """A busy worker takes no more than its processes run, and on RabbitMQ one for each in reserve."""
+    """A busy worker takes no more than its processes run, and on RabbitMQ three for each in reserve."""
     start_worker("-X", "long", WORKER_CONCURRENCY="1")
     reports = [order(seconds=1.5), *(order() for _ in range(5))]
     wait_until_begun(reports[0])
