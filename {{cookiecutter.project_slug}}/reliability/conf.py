@@ -14,7 +14,7 @@ SWITCHES = {
     "unknown_tasks",  # redelivery.py: what this version does not know waits for the one that does
     "reconnect",  # reconnecting.py: a restart of Redis interrupts nothing
     "drain",  # shutdown.py: SIGTERM finishes what can be finished
-    "throughput",  # throughput.py: a worker is as quick as with Celery's defaults
+    "throughput",  # throughput.py: what the others cost in speed is won back
     "check_limits",  # limits.py: time limits fit the graces of the deployment
     "check_broker",  # broker.py: the broker keeps what it is given
     "refuse_embedded_beat",  # beat.py: one beat, in a process of its own

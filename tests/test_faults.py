@@ -1,0 +1,25 @@
+"""The fault suite of a generated project, run as its owner would run it."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+FAULTS = {"redis": 30, "rabbitmq": 30}  # lines of its table at the least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", FAULTS)
+def test_make_faults_passes(broker, install):
+    if broker == "rabbitmq" and not (
+        shutil.which("rabbitmq-server") or shutil.which("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    ):
+        pytest.skip("rabbitmq-server is not installed")
+    environment = {**os.environ, "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}  # another test runs beside this one
+    command = ["make", "faults"]
+    project = install(broker=broker)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    table = [line for line in done.stdout.splitlines() if f"  {broker}  " in line and "  ours  " in line]
+    assert len(table) >= FAULTS[broker], done.stdout[-8000:]
