@@ -119,7 +119,7 @@ def throughput(project, level):
 
 def outages(project):
     """Return the lines of the fault suite's table on sending while the broker is away, with each set of settings."""
-    command = [project / ".venv/bin/python", "-m", "pytest", "faults/test_publishing.py", "--full", "-q"]
+    command = [project / ".venv/bin/python", "-m", "pytest", "-n", "auto", "faults/test_publishing.py", "--full", "-q"]
     shown = subprocess.run(command, cwd=project, stdout=subprocess.PIPE, text=True).stdout
     rows = [re.split(r"  +", line) for line in shown.splitlines() if line.startswith("A task is sent")]
     return [(row[0], row[1], row[2], row[-1]) for row in rows if " after " in row[-1]]

@@ -11,17 +11,19 @@ from typing import Any as _Any
 from celery.schedules import crontab as _crontab
 
 from config import env as _env
+from reliability.limits import EXIT as _EXIT
+from reliability.limits import soft_limit as _soft_limit
 
 # The numbers. STOP_GRACE is what the platform grants a worker from SIGTERM to SIGKILL; the others follow,
-# so that no deploy cuts a task short that is within its limit.
-_EXIT = 10  # of a grace: to give back what did not finish, and to end
+# so that no deploy cuts a task short that is within its limit. _EXIT of them are for giving back what did not
+# finish, and for ending.
 _TIME_LIMIT = _env.STOP_GRACE - _EXIT
 # jinja: if cookiecutter.deploy == "heroku"
-LONG_TIME_LIMIT = None  # no worker is granted more: cut long work into pieces
+LONG_TIME_LIMIT: None = None  # no worker is granted more: cut long work into pieces
 _LONGEST = _TIME_LIMIT
 
 # jinja: else
-LONG_TIME_LIMIT = _env.LONG_STOP_GRACE - _EXIT  # of tasks in the queue `long`: its workers are granted more
+LONG_TIME_LIMIT: int = _env.LONG_STOP_GRACE - _EXIT  # of tasks in `long`: its workers are granted more
 _LONGEST = max(_TIME_LIMIT, LONG_TIME_LIMIT)
 
 # jinja: endif
@@ -274,12 +276,12 @@ task_reject_on_worker_lost = True
 task_time_limit = _TIME_LIMIT
 
 # Why: before the hard limit the task gets SoftTimeLimitExceeded, with a tenth of the limit
-#   (one second at least) left to tidy up. reliability/limits.py does the same for a task's own limit.
+#   (one second at least) left to tidy up. The same goes for a limit that a task declares for itself.
 # Without it: the first that a task learns of its limit is SIGKILL.
 # Price: none.
 # Proof: tests/test_worker.py::test_a_hung_task_is_stopped
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-soft-time-limit
-task_soft_time_limit = task_time_limit - max(1, task_time_limit // 10)
+task_soft_time_limit = _soft_limit(task_time_limit)
 
 # Why: tasks write what they find to the database; nobody waits for a return value.
 # Without it: once somebody adds a result backend, each `.delay()` talks to it too, and its

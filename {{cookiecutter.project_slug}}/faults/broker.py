@@ -48,10 +48,17 @@ class Broker:
 
         On RabbitMQ those that a living worker has are not counted; on Redis they are.
         """
+        held = self.ready()
         if self.name == "redis":
             with self.channel() as channel:
-                waiting = sum(int(channel.client.llen(queue)) for queue in QUEUES)
-                return waiting + int(channel.client.hlen("unacked"))
+                held += int(channel.client.hlen("unacked"))
+        return held
+
+    def ready(self) -> int:
+        """Return how many messages no worker has."""
+        if self.name == "redis":
+            with self.channel() as channel:
+                return sum(int(channel.client.llen(queue)) for queue in QUEUES)
         with Connection(self.url) as connection:
             return sum(_ready(connection, queue) for queue in [*QUEUES, *DELAYED])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 TASK = "faults.tasks.work"  # a real one: that none of these runs is the consumer's doing
+STORE = "reliability.tasks.store_dead_letter"
 WELL = [["malformed"], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
 
 
@@ -45,6 +46,36 @@ def junk(chance: random.Random) -> Any:
         *("", "\x00", "\ud7ff\uffff", "🐜" * chance.randrange(1, 20), chance.randbytes(8).hex()),
     ]
     return chance.choice(values)
+
+
+def bad_mark(chance: random.Random) -> dict[str, Any]:
+    """Return what kombu takes for a date, a number or bytes, and is none."""
+    marks: list[tuple[Any, Any]] = [
+        *(("datetime", 5), ("date", None), ("time", []), ("decimal", "abc"), ("bytes", 1), ("base64", "a")),
+        *(("uuid", {"a": 1}), ("no such type", 5), ([], 5)),
+    ]
+    return dict(zip(("__type__", "__value__"), chance.choice(marks), strict=True))
+
+
+def marked(chance: random.Random) -> Malformed:
+    """Such a thing among the arguments, or in place of a header."""
+    headers = good_headers(chance)
+    if chance.random() < 0.5:
+        header = chance.choice(["task", "id", "eta", "expires", "timelimit"])
+        return Malformed("", json.dumps(WELL).encode(), headers=headers | {header: bad_mark(chance)})
+    return Malformed("", json.dumps([[bad_mark(chance)], {}, {}]).encode(), headers=headers)
+
+
+def no_letter(chance: random.Random) -> Malformed:
+    """For the task that stores dead letters, and none: it would be told of its own failure."""
+    number = chance.getrandbits(64)
+    bodies: list[Any] = [
+        *(junk(chance), [[junk(chance)], {}, {}], [[bad_mark(chance)], {}, {}]),
+        [[{"letter_id": number}], {}, {}],
+        [[{"letter_id": 5, "task_id": [number, junk(chance)], "reason": None, "headers": "{"}], {}, {}],
+    ]
+    body = json.dumps(chance.choice(bodies)).encode()
+    return Malformed("", chance.choice([body, body, b"{"]), headers=good_headers(chance) | {"task": STORE})
 
 
 def random_bytes(chance: random.Random) -> Malformed:
@@ -138,32 +169,6 @@ def bad_old_protocol(chance: random.Random) -> Malformed:
     return Malformed("", json.dumps(good | {name: wrong[name]}).encode())
 
 
-def bad_envelope(chance: random.Random) -> Malformed:
-    """What kombu keeps around a message in Redis, cut off or of wrong types."""
-    properties = {
-        "delivery_tag": uuid.UUID(int=chance.getrandbits(128)).hex,
-        "delivery_info": {},
-        "body_encoding": "base64",
-    }
-    envelope = {"body": "W10=", "headers": {}, "content-type": "application/json", "properties": properties}
-    field = chance.choice(list(envelope))
-    wrong: list[Any] = [
-        {**envelope, field: junk(chance)},
-        {other: value for other, value in envelope.items() if other != "properties"},
-        {**envelope, "properties": {**properties, "body_encoding": "rot13"}},
-        {**envelope, "properties": {**properties, chance.choice(list(properties)): junk(chance)}},
-        {**envelope, "body": "not base64!"},
-        junk(chance),
-    ]
-    bodies = [
-        json.dumps(chance.choice(wrong)).encode(),
-        json.dumps(envelope).encode()[:-9],
-        chance.randbytes(50),
-        b"",
-    ]
-    return Malformed("", chance.choice(bodies), raw=True)
-
-
 def traps(chance: random.Random, path: Path) -> Iterator[Malformed]:
     """Yield messages that would make the file `path` if anybody executed them."""
     pickled = pickle.dumps(((Trap(path),), {}, {}))
@@ -178,7 +183,7 @@ def traps(chance: random.Random, path: Path) -> Iterator[Malformed]:
 
 KINDS: list[Callable[[random.Random], Malformed]] = [
     *(random_bytes, wrong_content_type, missing_header, wrong_header, bad_json),
-    *(wrong_shape, bad_compression, bad_old_protocol),
+    *(wrong_shape, bad_compression, bad_old_protocol, marked, no_letter),
 ]
 
 

@@ -4,7 +4,9 @@ import pytest
 
 from faults import effects
 from faults.tuning import evicting, fill, impatient, keep_everything
+from faults.working import tasks_of
 from faults.world import World
+from tests.harness import eventually
 
 
 def test_idle_worker_survives_a_restart_of_the_broker(world: World) -> None:
@@ -12,10 +14,10 @@ def test_idle_worker_survives_a_restart_of_the_broker(world: World) -> None:
     world.start_worker()
     first = world.send()
     world.until(lambda: "finished" in effects.events(first), "the worker works")
+    eventually(lambda: tasks_of(world.workers, world.broker.url) == 0, "the worker is idle")
     world.fault_happens()
     world.broker.kill()
     world.broker.start()
-    assert effects.events(first) == ["begun", "finished"]
     world.send()
     world.everything_runs()
 
@@ -53,12 +55,13 @@ def test_running_tasks_survive_a_restart_of_the_broker(world: World) -> None:
 
 
 def test_waiting_tasks_survive_a_restart_of_the_broker(world: World) -> None:
-    """The broker is killed and started again while two tasks run and six wait behind them."""
-    world.start_worker()
+    """The broker is killed and started again while a worker runs two tasks and holds six in reserve."""
+    world.start_worker("--prefetch-multiplier", "4")
     running = [world.send(seconds=1.8), world.send(seconds=1.8)]
     for key in running:
         effects.until_begun(key)
     waiting = [world.send() for _ in range(6)]
+    eventually(lambda: not world.broker.ready(), "the worker holds them all")
     world.fault_happens()
     world.broker.kill()
     assert all(map(effects.is_unfinished, running)), "they finished before the broker was killed"
@@ -100,7 +103,8 @@ def test_a_task_survives_the_consumer_timeout(world: World) -> None:
         worker = world.start_worker()
         world.send(seconds=8, again=1, options={"time_limit": 30, "soft_time_limit": 25})
         world.fault_happens()
-        worker.wait_for("PRECONDITION_FAILED")
+        if world.profile != "defaults":  # they have acknowledged it before it ran
+            worker.wait_for("PRECONDITION_FAILED")
         world.send()
         world.everything_runs()
 

@@ -45,14 +45,31 @@ def replace(world: World, old: FaultWorker) -> None:
 @pytest.mark.promise("unknown_tasks")
 def test_two_versions_work_side_by_side(world: World) -> None:
     """Old and new code send, old and new workers work, at the same time."""
-    world.start_worker(environment=OLD)
-    world.start_worker(environment=NEW)
-    world.start_sender(OLD)
+    workers = [world.start_worker(environment=code) for code in (OLD, NEW)]
     world.fault_happens()
-    world.send("say_farewell")
+    for code, task in ((OLD, "say_farewell"), (NEW, "welcome")):
+        world.start_sender(code)
+        for _ in range(10):
+            world.send(task)
+    for worker, unknown in zip(workers, ("welcome", "say_farewell"), strict=True):
+        worker.wait_for(f"faults.tasks.{unknown}")
+    world.everything_runs()
+
+
+@pytest.mark.promise("unknown_tasks")
+def test_a_task_that_waits_for_a_newer_worker_survives_a_restart_of_the_broker(world: World) -> None:
+    """The broker is killed and started again while a task waits for a worker that knows it."""
+    old = world.start_worker(environment=OLD)
     world.start_sender(NEW)
     world.send("welcome")
-    world.everything_runs()
+    old.wait_for("faults.tasks.welcome")
+    world.fault_happens()
+    world.broker.kill()
+    world.broker.start()
+    world.until(lambda: old.log.read_text().count("faults.tasks.welcome") > 1, "the worker has it again")
+    world.start_worker(environment=NEW)
+    row = world.everything_runs()
+    world.promise(not row.twice, "it ran twice")
 
 
 @pytest.mark.promise("dead_letters")

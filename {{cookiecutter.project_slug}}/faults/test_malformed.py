@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faults import effects, malformed
+from faults import effects, envelopes, malformed
 from faults.world import World
 
 pytestmark = pytest.mark.promise("dead_letters")
@@ -34,7 +34,7 @@ def test_malformed_messages_stop_nothing(world: World, tmp_path: Path) -> None:
 def test_malformed_envelopes_stop_nothing(world: World) -> None:
     """200 times something that is none of kombu's messages is put on the queue, among 10 tasks."""
     seeded = chance(world)
-    flood(world, [malformed.bad_envelope(seeded) for _ in range(200)])
+    flood(world, [envelopes.bad_envelope(seeded) for _ in range(200)])
 
 
 def chance(world: World) -> random.Random:

@@ -101,6 +101,7 @@ def send_with_backend(world: World, backend: str, **options: bool) -> None:
     world.start_sender({"FAULTS_SETTINGS": json.dumps({"result_backend": backend})})
     world.try_to_send(options={"ignore_result": True})  # a process takes longer for its first one
     sent = world.try_to_send(options=options)
+    assert sent.error or not options, "the backend answered, or nobody asked it"
     world.seen = f"{sent.error or 'no error'} after {sent.seconds:.1f} s"
     world.start_sender()
     world.start_worker()

@@ -9,7 +9,7 @@ from kombu.utils.objects import cached_property
 from kombu.utils.uuid import uuid
 
 from reliability import arguments, results
-from reliability.conf import enabled
+from reliability.conf import enabled, value
 from reliability.publication import Publication
 from reliability.sending import defer, open_transaction
 
@@ -56,7 +56,12 @@ class Celery(celery.Celery):
         return publication.publish()
 
     def send_now(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
-        """Send a task as Celery does, with the time in its headers: Celery's messages do not tell it."""
+        """Send a task as Celery does, with the time in its headers: Celery's messages do not tell it.
+
+        Arguments of a redacted task show in no log and no event.
+        """
+        if name in value("redact"):
+            options = options | {"argsrepr": "(redacted)", "kwargsrepr": "{redacted}"}
         headers = {"sent_at": datetime.now(UTC).isoformat()} | (options.get("headers") or {})
         return super().send_task(name, args, kwargs, **options | {"headers": headers})
 

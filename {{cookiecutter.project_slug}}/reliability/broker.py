@@ -169,7 +169,7 @@ def _sharing(info: dict[str, Any], broker: str) -> Iterator[CheckMessage]:
 
 
 def _rabbitmq(connection: Connection, app: Celery, broker: str) -> Iterator[CheckMessage]:
-    queues = app.amqp.queues.consume_from.values()
+    queues = app.amqp.queues.values()  # a worker declares them all
     types = {(queue.queue_arguments or {}).get("x-queue-type") for queue in queues}
     yield from age(connection.connection.server_properties, types, broker)
     entities: list[Any] = [*{queue.exchange.name: queue.exchange for queue in queues}.values(), *queues]

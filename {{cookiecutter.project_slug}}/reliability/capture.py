@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 from celery.utils.log import get_logger
 from django.utils import timezone
-from kombu.exceptions import OperationalError
+from kombu.exceptions import EncodeError, OperationalError
 from kombu.message import Message
 
 from reliability import messages
@@ -21,6 +21,8 @@ from reliability.letters import Letter
 
 logger = get_logger(__name__)
 STORE = "reliability.tasks.store_dead_letter"
+PASSING = {"failed", "time_limit", "worker_lost"}  # what may end the task STORE, whatever its letter
+PAUSE = 10  # seconds before it is tried again
 LARGEST_UNDECODABLE = 1024**2  # bytes; of a larger body that nobody can read the beginning is kept
 
 
@@ -28,16 +30,25 @@ def keep(
     app: Celery, message: Message, reason: str, error: str, traceback: str = "", worker: str = ""
 ) -> bool:
     """Send the dead letter of `message`. Return whether the broker has it: only then acknowledge that."""
-    if messages.header_text(message, "task") == STORE:
-        return False  # its message goes back to the queue: a dead letter is never given up
     letter = build(message, reason, error, traceback, worker)
     try:
-        app.send_task(STORE, [letter], task_id=letter["letter_id"])
-    except OperationalError:
+        if reason in PASSING and (stored := _letter_inside(message)):
+            app.send_task(STORE, [stored], task_id=letter["task_id"], countdown=PAUSE)
+        else:
+            app.send_task(STORE, [letter], task_id=letter["letter_id"])
+    except (OperationalError, EncodeError):
         logger.critical("Dead letter of %s[%s] not kept", letter["task"], letter["task_id"], exc_info=True)
         return False
     logger.error("Dead letter: %s[%s], %s: %s", letter["task"], letter["task_id"], reason, letter["error"])
     return True
+
+
+def _letter_inside(message: Message) -> Any:
+    """Return the dead letter that a message of STORE brings: that is never given up. None of all others."""
+    if messages.headers(message).get("task") != STORE or not isinstance(message.payload, list):
+        return None
+    args = message.payload[0]
+    return args[0] if args and isinstance(args[0], dict) and "letter_id" in args[0] else None
 
 
 def build(message: Message, reason: str, error: str, traceback: str, worker: str) -> Letter:
@@ -94,9 +105,9 @@ def _arguments(text: str) -> tuple[str, str]:
     """Return what a person reads: the arguments as JSON, empty where the body is none of Celery's."""
     try:
         args, kwargs, _ = json.loads(text)
+        return json.dumps(args, ensure_ascii=False), json.dumps(kwargs, ensure_ascii=False)
     except (ValueError, TypeError, RecursionError):
         return "", ""
-    return json.dumps(args, ensure_ascii=False), json.dumps(kwargs, ensure_ascii=False)
 
 
 def _json(found: Any) -> str:

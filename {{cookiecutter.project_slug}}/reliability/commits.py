@@ -13,26 +13,32 @@ logger = logging.getLogger(__name__)
 
 
 class Commit:
-    """The tasks of one commit. Once the broker gave no answer the others are not tried, only named.
+    """The tasks of one commit. Once a server gave no answer, others that need it are not tried, only named.
 
-    So a commit waits no longer for a broker that is away than a single task does.
+    So a commit waits no longer for a broker that is away than a single task does; nor for a result backend.
     """
 
     def __init__(self) -> None:
         self.failures: list[tuple[Publication, Exception]] = []
-        self.broker_is_away = False
+        self.silent: set[publishing.Server] = set()
 
     def publish(self, publication: Publication) -> None:
         """Send it; note the error when that fails, so that neither other tasks nor other hooks suffer."""
         publication.commit = None
         try:
-            if self.broker_is_away:
-                raise publishing.not_tried(publication)
-            publication()
+            self._send(publication)
         except Exception as error:
-            self.broker_is_away |= publishing.is_outage(error)
             self.failures.append((publication, error))
             logger.error("After the commit: %s", publishing.describe(publication, error))
+
+    def _send(self, publication: Publication) -> None:
+        if self.silent:
+            publishing.refuse_to_wait(publication, self.silent)
+        try:
+            publication()
+        except Exception as error:
+            self.silent |= publishing.silent(publication, error)
+            raise
 
     def raise_failures(self) -> None:
         """Raise one error that names every task that was not sent."""

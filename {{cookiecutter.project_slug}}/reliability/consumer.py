@@ -1,8 +1,9 @@
 """What a worker does with messages that it cannot run: they wait, or become dead letters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from celery.signals import task_rejected, task_unknown
 from celery.utils.log import get_logger
 from celery.worker import consumer as celery_consumer
 from kombu.message import Message
@@ -20,8 +21,12 @@ class Consumer(celery_consumer.Consumer):
     connection_errors: tuple[type[Exception], ...]
     channel_errors: tuple[type[Exception], ...]
     task_consumer: Any
-    left: Mapping[str, Message] = {}  # what a broken connection held
     acknowledgements: throughput.Acknowledgements | None = None  # of the connection
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.left: dict[str, Message] = {}  # what a broken connection held, by delivery tag
+        self.pauses: dict[Any, Any] = {}  # timers of messages that wait here for another worker, by tag
 
     def connect(self) -> Any:
         """Declare every queue, other workers' too: Celery binds all to RabbitMQ's delayed delivery."""
@@ -32,14 +37,14 @@ class Consumer(celery_consumer.Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Note what the connection held before Celery closes it."""
+        redelivery.forget(self)
         if enabled("reconnect"):
-            self.left = {**self.left, **reconnecting.leave(self.task_consumer)}
+            self.left |= reconnecting.leave(self.task_consumer)
         super().on_connection_error_after_connected(exc)
 
     def loop_args(self) -> tuple[Any, ...]:
         """Before the first message of a new connection, see to what the last one held."""
-        left, self.left = self.left, {}
-        reconnecting.take_over(self.task_consumer, left)
+        reconnecting.take_over(self.task_consumer, self.left)
         self.acknowledgements = throughput.together(self)
         return super().loop_args()
 
@@ -55,17 +60,17 @@ class Consumer(celery_consumer.Consumer):
 
         def on_message(message: Message) -> None:
             if _given_up_by_the_broker(message):
-                if messages.has_expired(message):
+                if messages.has_expired(message) or not enabled("dead_letters"):
                     message.ack_log_error(logger, self.connection_errors)
-                    return
-                self._keep_or_put_back(message, "delivery_limit", "The broker's delivery limit was reached")
+                else:
+                    self._kept(message, "delivery_limit", "The broker's delivery limit was reached")
                 return
             try:
                 handle(message)
-            except (*self.connection_errors, *self.channel_errors):
-                raise
             except Exception as error:
-                if message.acknowledged:
+                lost = isinstance(error, (*self.connection_errors, *self.channel_errors))
+                # A KeyError is a lost connection to kombu's transport for Redis; here a field is missing.
+                if message.acknowledged or (lost and not isinstance(error, KeyError)):
                     raise
                 self.on_decode_error(message, error)
 
@@ -73,44 +78,48 @@ class Consumer(celery_consumer.Consumer):
 
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
         """Let a task that this version does not know wait for a newer worker; then keep it."""
-        name = messages.header_text(message, "task")
+        name, task_id = messages.header_text(message, "task"), messages.header_text(message, "id")
         if name and redelivery.try_again(self, message, f"Unknown task {name}"):
             return
-        if self._kept(message, "unknown_task", f"No task is named {name!r}"):
+        if not enabled("dead_letters"):
             super().on_unknown_task(body, message, exc)
+        elif self._kept(message, "unknown_task", f"No task is named {name!r}"):
+            task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
         """Let arguments that this version does not take wait for a newer worker; then keep them."""
         wrong_signature = isinstance(exc, WrongSignatureError)
         if wrong_signature and redelivery.try_again(self, message, str(exc)):
             return
-        if self._kept(message, "wrong_signature" if wrong_signature else "undecodable", str(exc)):
+        if not enabled("dead_letters"):
             super().on_invalid_task(body, message, exc)
+        elif self._kept(message, "wrong_signature" if wrong_signature else "undecodable", str(exc)):
+            task_rejected.send(sender=self, message=message, exc=exc)
 
     def on_unknown_message(self, body: Any, message: Message) -> None:
         """Keep a message that is none of Celery's."""
-        if self._kept(message, "undecodable", "This is no message of Celery's"):
+        if not enabled("dead_letters"):
             super().on_unknown_message(body, message)
+        elif self._kept(message, "undecodable", "This is no message of Celery's"):
+            task_rejected.send(sender=self, message=message, exc=None)
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         """Keep a message that cannot be read."""
-        if self._kept(message, "undecodable", f"{type(exc).__name__}: {exc}"):
+        if not enabled("dead_letters"):
             super().on_decode_error(message, exc)
+        else:
+            self._kept(message, "undecodable", f"{type(exc).__name__}: {exc}")
 
     def _kept(self, message: Message, reason: str, error: str) -> bool:
-        """Return whether Celery may drop the message now; otherwise it is back in its queue."""
-        if not enabled("dead_letters"):
-            return True
-        if capture.keep(self.app, message, reason, error, worker=self.hostname):
-            # What Celery rejects RabbitMQ would move to its own queue of dead letters, a second time.
-            setattr(message, "reject_log_error", message.ack_log_error)  # noqa: B010  # a method, says mypy
-            return True
-        message.reject_log_error(logger, self.connection_errors, requeue=True)
-        return False
+        """Keep the message and acknowledge it; when that is not possible put it back, and return False.
 
-    def _keep_or_put_back(self, message: Message, reason: str, error: str) -> None:
-        if self._kept(message, reason, error):
-            message.ack_log_error(logger, self.connection_errors)
+        Celery would log arguments, and fail a second time at what it cannot read.
+        """
+        if not capture.keep(self.app, message, reason, error, worker=self.hostname):
+            message.reject_log_error(logger, self.connection_errors, requeue=True)
+            return False
+        message.ack_log_error(logger, self.connection_errors)
+        return True
 
 
 def _given_up_by_the_broker(message: Message) -> bool:

@@ -62,10 +62,14 @@ def store(letter: Letter) -> None:
 
 
 def store_least(letter: Letter, problem: Exception) -> None:
-    """Write no more than that there was a letter, and why the rest of it could not be stored."""
+    """Write no more than that there was a letter, and why the rest of it could not be stored.
+
+    Raises KeyError or TypeError when the letter is none.
+    """
+    letter_id = letter["letter_id"]
     columns = columns_of(
         {
-            "task_id": letter.get("task_id") or letter.get("letter_id"),
+            "task_id": letter.get("task_id") or letter_id,
             "task": letter.get("task", ""),
             "reason": letter.get("reason", ""),
             "queue": letter.get("queue", ""),
@@ -73,7 +77,7 @@ def store_least(letter: Letter, problem: Exception) -> None:
             "complete": False,
         }
     )
-    _store(columns, clean(letter.get("letter_id", ""), 64))
+    _store(columns, clean(letter_id, 64))
 
 
 def _store(columns: dict[str, Any], letter_id: str) -> None:

@@ -32,10 +32,11 @@ def body(message: Message) -> bytes:
     """Return the message's body as it was on the wire; py-amqp may have decoded it."""
     if isinstance(message.body, bytes):
         return message.body
+    text = str(message.body or "")
     try:
-        return str(message.body or "").encode(message.content_encoding or "utf-8")
-    except (LookupError, UnicodeError):
-        return str(message.body).encode(errors="replace")
+        return text.encode(message.content_encoding or "utf-8")
+    except (LookupError, TypeError, ValueError):  # no such encoding, or none at all
+        return text.encode(errors="replace")
 
 
 def header_text(message: Message, name: str) -> str:
@@ -51,7 +52,8 @@ def header_text(message: Message, name: str) -> str:
 
 def queue_name(message: Message) -> str:
     """Return the queue that the message was sent to. Queues of Celery are named as their routing keys are."""
-    for death in headers(message).get("x-death") or []:
+    deaths = headers(message).get("x-death")
+    for death in deaths if isinstance(deaths, list) else []:
         if isinstance(death, Mapping) and death.get("reason") == "delivery_limit":
             return str(death.get("queue"))
     info = message.delivery_info if isinstance(message.delivery_info, Mapping) else {}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amqp.exceptions import ChannelError, MessageNacked
 from celery.app.amqp import _callback_publish_retry  # type: ignore[attr-defined]
@@ -29,6 +29,13 @@ class TaskNotSent(PublishError):
 
 class TaskMaybeSent(PublishError):
     """The message left, and no answer came back: the task may run."""
+
+
+class Server(NamedTuple):
+    """What must answer before a task is sent."""
+
+    kind: str  # "broker" or "result backend"
+    url: str
 
 
 class _Attempts:
@@ -81,9 +88,31 @@ def explained(publication: "Publication") -> Iterator[None]:
         _callback_publish_retry.reset(loop)
 
 
-def not_tried(publication: "Publication") -> PublishError:
-    """Return the error of a task that was not tried because another of its commit had met an outage."""
-    return _explanation(publication, "the broker had just failed to take another", maybe=False)
+def refuse_to_wait(publication: "Publication", silent: set[Server]) -> None:
+    """Raise TaskNotSent when the task needs one of these, which gave another of its commit no answer."""
+    for server in _servers(publication) & silent:
+        raise _explanation(publication, f"the {server.kind} had just failed to take another", maybe=False)
+
+
+def silent(publication: "Publication", error: BaseException) -> set[Server]:
+    """Return the server that gave no answer, for which the next task would wait in vain too."""
+    of_results = "on_task_call" in _functions(error)  # which raises RuntimeError
+    if not isinstance(error, OperationalError | RuntimeError if of_results else OperationalError):
+        return set()
+    if _is_refusal(error):
+        return set()
+    kind = "result backend" if of_results else "broker"
+    return {server for server in _servers(publication) if server.kind == kind}
+
+
+def _servers(publication: "Publication") -> set[Server]:
+    app, task = publication.app, publication.task
+    broker = publication.connection or app.connection_for_write()
+    found = {Server("broker", broker.as_uri(include_password=True))}
+    # Celery subscribes to a result before it sends the task.
+    if not publication.options.get("ignore_result", task and task.ignore_result):
+        found.add(Server("result backend", str(app.conf.result_backend)))
+    return found
 
 
 def _explanation(publication: "Publication", reason: object, *, maybe: bool) -> PublishError:
@@ -134,14 +163,14 @@ def may_have_left(error: BaseException) -> bool:
     """Return whether the broker may have the message after this error; True when that cannot be told."""
     if _is_refusal(error):
         return False
-    functions = {frame.f_code.co_name for each in _causes(error) for frame, _ in walk_tb(each.__traceback__)}
+    functions = _functions(error)
     handed_over = functions & {"basic_publish", "basic_publish_confirm"}
     return bool(handed_over) and not any(before <= functions for before in _BEFORE_THE_MESSAGE)
 
 
-def is_outage(error: BaseException) -> bool:
-    """Return whether the next task would wait in vain too: for the broker, or for the store of results."""
-    return isinstance(error, OperationalError | RuntimeError) and not _is_refusal(error)
+def _functions(error: BaseException) -> set[str]:
+    """Return the names of the functions that the error came through."""
+    return {frame.f_code.co_name for each in _causes(error) for frame, _ in walk_tb(each.__traceback__)}
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -4,7 +4,6 @@ Here they become a message that nobody can read, and take the way of all undecod
 """
 
 import base64
-import binascii
 import uuid
 from importlib.util import find_spec
 from typing import Any
@@ -15,15 +14,31 @@ from kombu.utils.json import loads
 
 from reliability.conf import enabled
 
+hand_over: Any = virtual.Transport._deliver
+ADDRESS = ("exchange", "routing_key")
+DEEPEST = 100  # levels of lists and mappings in a message
 ENCODINGS = {None, "utf-8", "base64"}  # of a body inside the message
 
 
 def read(text: str) -> Any:
     """Return what kombu's transport keeps as JSON, or a message that nobody can read."""
     try:
-        return loads(text)
-    except (ValueError, RecursionError):
+        found = loads(text)
+    except Exception:  # kombu makes dates, numbers and bytes of what is marked so, whatever it is
         return unreadable(text)
+    many = text.count("[") + text.count("{") > DEEPEST  # mostly not, as the body is base64
+    return unreadable(text) if many and _is_deep(found) else found
+
+
+def _is_deep(found: Any) -> bool:
+    """Return whether this is nested so deeply that kombu might fail to write it again."""
+    level = [found]
+    for _ in range(DEEPEST + isinstance(found, list)):  # kombu keeps an unacknowledged message in a list
+        inner = [
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
+        ]
+        level = [one for values in inner for one in values]
+    return bool(level)
 
 
 def is_message(found: Any) -> bool:
@@ -32,17 +47,17 @@ def is_message(found: Any) -> bool:
         return False
     body, properties = found.get("body"), found["properties"]
     info, encoding = properties.get("delivery_info"), properties.get("body_encoding")
-    if not isinstance(info, dict) or not {"exchange", "routing_key"} <= info.keys():
+    if not isinstance(info, dict) or not all(isinstance(info.get(key), str) for key in ADDRESS):
         return False
     if not isinstance(found.get("headers"), dict | None) or not isinstance(body, str | None):
         return False
-    if not isinstance(properties.get("delivery_tag"), str) or encoding not in ENCODINGS:
+    if not isinstance(properties.get("delivery_tag"), str) or not isinstance(encoding, str | None):
         return False
     try:
         base64.b64decode(body or "" if encoding == "base64" else "")
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and text that is not ASCII
         return False
-    return True
+    return encoding in ENCODINGS
 
 
 def unreadable(text: str) -> dict[str, Any]:
@@ -60,21 +75,23 @@ def unreadable(text: str) -> dict[str, Any]:
     }
 
 
-class Message(virtual.Message):
-    """A message of whatever JSON was on the queue."""
-
-    def __init__(self, payload: Any, **options: Any) -> None:
-        """Take what kombu can make no message of as the body of one."""
-        super().__init__(payload if is_message(payload) else unreadable(repr(payload)), **options)
+def deliver(transport: Any, found: Any, queue: str) -> None:
+    """Hand over whatever JSON was on the queue as a message that can be put back there."""
+    message = found if is_message(found) else unreadable(repr(found))
+    message["headers"] = message.get("headers") or {}
+    info = message["properties"]["delivery_info"]
+    if info["exchange"] not in transport.state.exchanges:  # mostly the unnamed one
+        info |= {"exchange": "", "routing_key": queue}
+    hand_over(transport, message, queue)
 
 
 def guard(**_: Any) -> None:
-    """Have the worker's Redis transport read by `read` and `Message`, where there is one."""
+    """Have the worker's Redis transport read by `read` and `deliver`, where there is one."""
     if enabled("dead_letters") and find_spec("redis"):
         from kombu.transport import redis
 
         setattr(redis, "loads", read)  # noqa: B010  # kombu reads every message by this name
-        redis.Channel.Message = Message
+        setattr(redis.Transport, "_deliver", deliver)  # noqa: B010  # and delivers it by this one
 
 
 def connect() -> None:

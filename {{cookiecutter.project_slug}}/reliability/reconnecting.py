@@ -4,7 +4,6 @@ When the connection breaks, kombu wants to give back all that its worker holds, 
 worker waited for one more message just then, kombu fails at that, and Celery ends the worker (both 5.7).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from celery.worker import state
@@ -23,12 +22,16 @@ def leave(consumer: Any) -> dict[str, Message]:
     return dict(qos._delivered)
 
 
-def take_over(consumer: Any, left: Mapping[str, Message]) -> None:
-    """Hold on to what still runs, over the new connection; put the rest back, which nobody would run."""
+def take_over(consumer: Any, left: dict[str, Message]) -> None:
+    """Hold on to what still runs, over the new connection; put the rest back, which nobody would run.
+
+    Each is taken out of `left` when that is done: the new connection may break, too.
+    """
     running = {id(request.message) for request in state.active_requests}
-    for tag, message in left.items():
+    for tag, message in list(left.items()):
         if id(message) in running:
             message.channel = consumer.channel
             consumer.channel.qos.append(message, tag)
         else:
             consumer.channel.qos.restore_by_tag(tag, leftmost=True)
+        del left[tag]

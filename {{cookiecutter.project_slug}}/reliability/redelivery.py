@@ -21,20 +21,32 @@ def try_again(consumer: Any, message: Message, problem: str) -> bool:
     """Send the message again in PAUSE seconds and return True; False when it has waited long enough."""
     if not enabled("unknown_tasks"):
         return False
+    try:
+        broker_delays = _broker_delays(consumer, message)
+    except KeyError:  # no queue has this routing key: which one it came from cannot be told
+        return False
     since = messages.headers(message).get(SINCE)
     since = since if isinstance(since, int | float) else time.time()
     if time.time() - since >= value("unknown_task_patience"):
         return False
     logger.warning("%s; %s waits for a worker that knows it", problem, messages.header_text(message, "id"))
-    if _broker_delays(consumer, message):
+    if broker_delays:
         _send(consumer, message, since, delay=PAUSE)  # the broker holds it
     else:
         # This worker holds it, beside what it may prefetch. Workers ask Redis anew each second, and who has
         # asked first gets the message: an odd pause gives the others their turn.
         consumer.qos.increment_eventually()
         pause = PAUSE + random.random()  # noqa: S311  # no secret
-        consumer.timer.call_after(pause, _send_and_free, (consumer, message, since))
+        timer = consumer.timer.call_after(pause, _send_and_free, (consumer, message, since))
+        consumer.pauses[message.delivery_tag] = timer
     return True
+
+
+def forget(consumer: Any) -> None:
+    """The connection broke, and what waits here goes back to its queue: send no copies of it."""
+    for timer in consumer.pauses.values():
+        timer.cancel()
+    consumer.pauses.clear()
 
 
 def _broker_delays(consumer: Any, message: Message) -> bool:
@@ -45,6 +57,7 @@ def _broker_delays(consumer: Any, message: Message) -> bool:
 
 
 def _send_and_free(consumer: Any, message: Message, since: float) -> None:
+    del consumer.pauses[message.delivery_tag]
     consumer.qos.decrement_eventually()
     _send(consumer, message, since)
 

@@ -21,6 +21,7 @@ class Request(celery_request.Request):
     """Celery's request; it sees a mismatched signature before the task starts, and keeps what failed."""
 
     _lost = False  # whether its process was gone when the hard limit came
+    _has_letter = False  # whether it was kept
 
     def __init__(self, message: Any, **options: Any) -> None:
         """Raise WrongSignatureError when the task does not take these arguments.
@@ -53,6 +54,7 @@ class Request(celery_request.Request):
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
         """Keep a failure that is final; put the message back when that is not possible."""
+        state.task_ready(self)  # as Celery does first: it runs no more, whatever becomes of its message
         error = _original(exc_info)
         if isinstance(error, TimeLimitExceeded) and self._process_has_ended():
             exc_info = _lost(f"Process {self.worker_pid} ended while it ran the task.")
@@ -110,7 +112,10 @@ class Request(celery_request.Request):
     def _kept(self, reason: str, error: str, traceback: str = "") -> bool:
         if not enabled("dead_letters"):
             return True
-        return capture.keep(self.task.app, self.message, reason, error, traceback, self.hostname)
+        if not self._has_letter:  # Celery rejects some of what has failed: that is no second failure
+            worker = self.hostname
+            self._has_letter = capture.keep(self.task.app, self.message, reason, error, traceback, worker)
+        return self._has_letter
 
 
 def _original(exc_info: ExceptionInfo) -> BaseException:

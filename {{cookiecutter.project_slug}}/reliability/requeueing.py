@@ -6,6 +6,7 @@ import uuid
 from typing import Any, NamedTuple
 
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from django.db import router, transaction
 from django.db.models import Count, Max, Q, QuerySet
@@ -135,7 +136,8 @@ def requeue_next(rows: QuerySet[DeadLetter], app: Celery, by: str | None = None)
     """Requeue the first CHUNK of `rows`, in the order of their keys, and mark them.
 
     Any number of processes may do so at once: a row that another works on is passed over.
-    Raises kombu.exceptions.OperationalError when the broker is away; what was sent until then is marked.
+    Raises kombu.exceptions.OperationalError when the broker is away, and SoftTimeLimitExceeded when a task's
+    time is over; what was sent until then is marked.
     """
     database = router.db_for_write(DeadLetter)
     sent: list[int] = []
@@ -149,7 +151,7 @@ def requeue_next(rows: QuerySet[DeadLetter], app: Celery, by: str | None = None)
                 try:
                     requeue(letter, app)
                     sent.append(letter.pk)
-                except OperationalError:
+                except (OperationalError, SoftTimeLimitExceeded):  # not of this one, which waits for the next
                     raise
                 except Exception as error:  # of this one; the others must not wait for it
                     refused += 1

@@ -60,9 +60,15 @@ class Drain:
         """Put back what no process has begun: others can run it now."""
         if self.consumer.controller.semaphore:
             self.consumer.controller.semaphore.clear()
-        for request in tuple(state.reserved_requests):
-            if request._apply_result is None:
-                request.reject(requeue=True)
+        waiting = {request for request in state.reserved_requests if request._apply_result is None}
+        for request in tuple(state.scheduled_requests):  # for their countdown
+            self.consumer.timer.cancel(request._eta_timer_entry)
+            waiting.add(request)
+        for bucket in filter(None, self.consumer.task_buckets.values()):  # for their rate limit
+            waiting.update(request for request, _ in bucket.contents)
+            bucket.clear_pending()
+        for request in waiting:
+            request.reject(requeue=True)
 
     def give_back(self) -> None:
         """End the time for finishing: Celery's cold shutdown puts what still runs back into its queue."""

@@ -9,7 +9,7 @@ from celery.exceptions import Reject, Retry
 from django.db import InterfaceError, OperationalError
 
 from reliability import limits, sending
-from reliability.conf import enabled, value
+from reliability.conf import enabled
 
 # What may pass by itself: a server that restarts, a network that breaks off, a lost deadlock. Timeouts of
 # sockets are OSErrors of their own, so TimeoutError is among them; a task adds those of its libraries.
@@ -42,12 +42,6 @@ class Task(DjangoTask):
         """Take the retries away when they are switched off."""
         if not enabled("retries") and cls.autoretry_for is TRANSIENT:
             cls.autoretry_for = ()
-
-    def apply_async(self, *args: Any, **options: Any) -> Any:
-        """Send the task. Arguments of a redacted one show in no log and no event."""
-        if self.name in value("redact"):
-            options |= {"argsrepr": "(redacted)", "kwargsrepr": "{redacted}"}
-        return super().apply_async(*args, **options)
 
     def retry(self, *args: Any, **kwargs: Any) -> Retry:
         """Send this task again: at once, even inside a transaction, because its failure rolls that back.

@@ -51,6 +51,18 @@ def misbehave(how: str, **details: Any) -> None:
             raise ConnectionError("on purpose")
 
 
+@shared_task(acks_on_failure_or_timeout=False)
+def unacknowledged() -> None:
+    """Fail, where Celery then rejects the message."""
+    raise ValueError("on purpose")
+
+
+@shared_task(bind=True, rate_limit="20/m")
+def limited(self: Any) -> None:
+    """Run every three seconds at the most."""
+    count(self)
+
+
 @shared_task(bind=True, max_retries=1)
 def deadly(self: Any) -> None:
     """Kill the process that runs it, as the OOM killer would."""

@@ -8,6 +8,8 @@ import pytest
 from django.db import transaction
 from django.test import TestCase
 
+from config.celery import app as default_app
+from dev.processes import free_port
 from jobs import tasks
 from jobs.models import Report
 from reliability.publishing import TaskMaybeSent, TaskNotSent
@@ -60,11 +62,12 @@ def test_an_error_after_the_commit_names_every_task(tmp_path: Path, caplog: pyte
     ran: list[str] = []
     with committed_with(TaskNotSent) as raised:
         Report.objects.create(title="Ants")
-        sent = write_report.delay(1)
+        before = write_report.delay(1)
         lost = [refused.send_task("a.task", (number,)) for number in range(3)]
+        after = write_report.delay(2)
         transaction.on_commit(lambda: ran.append("hook"))
     assert Report.objects.exists(), "the error came before the commit"
-    assert received_ids() == [sent.id]
+    assert received_ids() == [before.id, after.id]
     assert ran == ["hook"]
     assert raised.value.task_id == lost[0].id
     for task in lost:
@@ -80,6 +83,19 @@ def test_a_commit_waits_for_a_frozen_broker_as_long_as_one_task_does(other_broke
         tasks = [other_broker.app.send_task("a.task") for _ in range(10)]
     assert time.monotonic() - begun < 7
     assert all(task.id in str(raised.value) for task in tasks)
+
+
+@pytest.mark.promise("publish_errors")
+def test_a_dead_result_backend_concerns_no_task_that_ignores_its_result() -> None:
+    """And is asked once: the others that want a result are named."""
+    app = application(str(default_app.conf.broker_url))
+    app.conf.update(result_backend=f"redis://127.0.0.1:{free_port()}/0")
+    with committed_with(TaskNotSent) as raised:
+        wanted = [app.send_task("a.task") for _ in range(3)]
+        sent = [app.send_task("a.task", ignore_result=True), write_report.delay(1)]
+    assert received_ids() == [task.id for task in sent]
+    assert all(task.id in str(raised.value) for task in wanted)
+    assert str(raised.value).count("the result backend had just failed to take another") == 2
 
 
 def test_the_error_of_one_task_concerns_no_other() -> None:

@@ -1,15 +1,24 @@
 """What cannot run is kept: every way to fail becomes a row, and the worker goes on."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
+from billiard.einfo import ExceptionInfo
 from celery import Task
+from celery.worker import state
 from kombu import Connection
+from kombu.message import Message
 from pytest_django.fixtures import Settings
 
 from config.celery import app
 from dev.processes import free_port
 from jobs.tasks import delete_old_reports
 from reliability.models import DeadLetter
+from reliability.request import Request
 from tests import tasks
+from tests.brokers import absent_broker, application
 from tests.harness import StartWorker, eventually
 
 pytestmark = pytest.mark.promise("dead_letters")
@@ -68,6 +77,41 @@ def test_a_task_that_rejects_its_message_is_kept(start_worker: StartWorker) -> N
     start_worker()
     assert the_letter(tasks.misbehave.delay("by rejecting it").id).reason == "rejected"
     assert_still_working()
+
+
+def test_a_failure_after_which_celery_rejects_the_message_is_kept_once(start_worker: StartWorker) -> None:
+    worker = start_worker()
+    sent = tasks.unacknowledged.delay()
+    letter = the_letter(sent.id)
+    assert_still_working()
+    assert worker.log.read_text().count(f"Dead letter: tests.tasks.unacknowledged[{sent.id}]") == 1
+    assert (letter.reason, letter.failures) == ("failed", 1)
+    assert "raise ValueError" in letter.traceback
+
+
+def test_a_failure_that_cannot_be_kept_goes_back_and_runs_no_more(tmp_path: Path) -> None:
+    """Celery's lists of what runs hold nothing of it, or a worker that is to end would wait for it."""
+    elsewhere: Any = application(absent_broker(tmp_path))
+    sent = elsewhere.amqp.create_task_message("an-id", tasks.misbehave.name, ("not at all",), {})
+    body = json.dumps(sent.body)
+    put_back: list[bool] = []
+    request = Request(
+        Message(body=body, headers=sent.headers, content_type="application/json", content_encoding="utf-8"),
+        on_reject=lambda _logger, _errors, requeue: put_back.append(requeue),
+        app=elsewhere,
+        task=elsewhere.task(tasks.misbehave.run, name=tasks.misbehave.name),
+        body=body,
+        headers=sent.headers,
+        hostname="celery@tests",
+    )
+    state.task_accepted(request)
+    try:
+        raise ValueError("on purpose")
+    except ValueError:
+        request.on_failure(ExceptionInfo())
+    assert put_back == [True]
+    assert request not in state.active_requests
+    assert "an-id" not in state.requests
 
 
 def test_an_unknown_task_is_kept_when_nobody_came_to_know_it(start_worker: StartWorker) -> None:

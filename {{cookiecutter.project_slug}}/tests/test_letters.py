@@ -1,14 +1,18 @@
 """A dead letter is stored whatever it holds, counts once, and goes back as it came."""
 
 import json
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from celery.app import app_or_default
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, connections
+from django.db.models.signals import post_init
 from django.utils import timezone
 from kombu import Connection
 from kombu.exceptions import OperationalError
@@ -19,6 +23,7 @@ from reliability.models import DeadLetter, State
 from reliability.redelivery import SINCE
 from reliability.requeueing import requeue, requeue_next
 from reliability.tasks import store_dead_letter
+from tests.brokers import Broker
 from tests.harness import StartWorker, eventually
 from tests.letters import (
     PARKED,
@@ -316,6 +321,43 @@ def test_a_broker_that_is_away_leaves_the_letters_dead() -> None:
     with pytest.raises(OperationalError):
         work_off()
     assert DeadLetter.objects.filter(state=State.DEAD, requeue_error="").count() == 2
+
+
+def freeze_before(second: DeadLetter, other_broker: Broker, frozen: ExitStack) -> Callable[..., None]:
+    """Return what freezes the broker when this letter is read, and has the soft limit come a little later."""
+
+    def act(instance: DeadLetter, **_: Any) -> None:
+        if instance.pk == second.pk:
+            frozen.enter_context(other_broker.frozen())
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+
+    return act
+
+
+def reach_soft_limit(*_: Any) -> None:
+    """What billiard does in a task's process."""
+    raise SoftTimeLimitExceeded
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_soft_limit_refuses_no_letter(other_broker: Broker) -> None:
+    """What was sent is sent; the one on its way and those after it are for the next attempt."""
+    rows = rows_of(3, state=State.REQUEUEING)
+    waiting = DeadLetter.objects.filter(state=State.REQUEUEING, requeue_error="")
+    usual = signal.signal(signal.SIGALRM, reach_soft_limit)
+    with ExitStack() as frozen:
+        act = freeze_before(rows[1], other_broker, frozen)
+        post_init.connect(act, sender=DeadLetter)
+        try:
+            with pytest.raises(SoftTimeLimitExceeded):
+                requeue_next(waiting, other_broker.app)
+        finally:
+            post_init.disconnect(act, sender=DeadLetter)
+            signal.signal(signal.SIGALRM, usual)
+    assert list(waiting.order_by("pk")) == rows[1:]
+    other_broker.disconnect()  # on this connection an answer to the second is still to come
+    assert requeue_next(waiting, other_broker.app).sent == 2
+    assert not waiting.exists()
 
 
 def execute(statement: str) -> None:

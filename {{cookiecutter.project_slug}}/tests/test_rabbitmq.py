@@ -57,6 +57,15 @@ def test_what_expires_in_its_queue_is_no_dead_letter(start_worker: StartWorker) 
     assert not DeadLetter.objects.exists()
 
 
+@pytest.mark.promise("throughput")
+def test_acknowledgements_go_together(start_worker: StartWorker) -> None:
+    """As many as a worker may hold; what is left over when it is killed comes back."""
+    worker = start_worker("-X", "long", "--include", "tests.unhurried", WORKER_CONCURRENCY="1")
+    wait_until_finished(*(order() for _ in range(app.conf.worker_prefetch_multiplier + 1)))
+    worker.kill()
+    eventually(lambda: waiting_messages() == 1, "the one that is left over")
+
+
 def test_a_countdown_keeps_no_worker_from_its_work(start_worker: StartWorker) -> None:
     """Three tasks wait for their time, in RabbitMQ, and the one process runs another one meanwhile."""
     start_worker(WORKER_CONCURRENCY="1")

@@ -32,7 +32,6 @@ INTERNAL = {
     "decrement_eventually",
     "detect_quorum_queues",
     "increment_eventually",
-    "message.reject_log_error",
     "redis.loads",
     "reserved_requests",
     "run_and_clear_commit_hooks",

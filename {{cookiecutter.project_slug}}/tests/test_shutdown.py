@@ -7,10 +7,12 @@ import pytest
 
 from jobs.models import Report
 from jobs.tasks import write_report
-from tests.harness import PATIENCE, StartWorker, Worker, waiting_messages
+from tests import tasks
+from tests.harness import PATIENCE, StartWorker, Worker, eventually, waiting_messages
 from tests.test_worker import order, wait_until_begun, wait_until_finished
 
 pytestmark = pytest.mark.promise("drain")
+LONG_GRACE = {"STOP_GRACE": "60", "LONG_STOP_GRACE": "60"}  # of a worker of both queues the second counts
 
 
 def stop(worker: Worker) -> float:
@@ -23,7 +25,7 @@ def stop(worker: Worker) -> float:
 
 def test_a_running_task_finishes_and_the_worker_ends_then(start_worker: StartWorker) -> None:
     """It does not wait for the whole grace, as Celery's soft shutdown does."""
-    worker = start_worker(STOP_GRACE="60")
+    worker = start_worker(**LONG_GRACE)
     report = order(seconds=1.5)
     wait_until_begun(report)
     assert stop(worker) < 40
@@ -43,6 +45,27 @@ def test_no_further_task_is_begun(start_worker: StartWorker) -> None:
     start_worker()
     wait_until_finished(running, waiting)
     assert (running.attempts, waiting.attempts) == (1, 1)
+
+
+def test_what_waits_for_its_time_is_not_begun(start_worker: StartWorker) -> None:
+    """Countdowns that end while the worker drains, and tasks that their rate limit held up."""
+    worker = start_worker(**LONG_GRACE)
+    later = Report.objects.create(title="Elks")
+    write_report.apply_async((later.pk,), countdown=3)
+    limited = [tasks.limited.delay() for _ in range(2)]
+    running = Report.objects.create(title="Ants", seconds=6)
+    write_report.apply_async((running.pk,), soft_time_limit=40, time_limit=45)
+    wait_until_begun(running)
+    stop(worker)
+    running.refresh_from_db()
+    assert running.finished_at is not None, "the time of the others did not come"
+    later.refresh_from_db()
+    assert later.attempts == 0
+    assert [tasks.runs(sent.id) for sent in limited] == [1, 0]
+    start_worker()
+    wait_until_finished(later)
+    eventually(lambda: tasks.runs(limited[1].id), "the run of what its rate limit held up")
+    assert later.attempts == 1
 
 
 def test_what_takes_longer_is_given_back_at_once(start_worker: StartWorker) -> None:
