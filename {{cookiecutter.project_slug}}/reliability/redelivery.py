@@ -25,9 +25,10 @@ def try_again(consumer: Any, message: Message, problem: str) -> bool:
         broker_delays = _broker_delays(consumer, message)
     except KeyError:  # no queue has this routing key: which one it came from cannot be told
         return False
-    since = messages.headers(message).get(SINCE)
-    since = since if isinstance(since, int | float) else time.time()
-    if time.time() - since >= value("unknown_task_patience"):
+    now, since = time.time(), messages.headers(message).get(SINCE)
+    if not isinstance(since, int | float) or not since <= now:  # NaN and what is to come are malformed
+        since = now
+    if now - since >= value("unknown_task_patience"):
         return False
     logger.warning("%s; %s waits for a worker that knows it", problem, messages.header_text(message, "id"))
     if broker_delays:

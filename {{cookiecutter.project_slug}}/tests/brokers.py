@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,20 @@ from dev.stack import SERVERS
 from reliability.application import Celery
 from tests.harness import empty_broker, eventually
 
+_begun = [""]  # when the test began, as the header `sent_at` tells it
 (KIND,) = (server for server in SERVERS if "BROKER_URL" in server.variables)
 
 
 def received(of: celery.Celery = default_app) -> list[Message]:
-    """Take all messages out of the application's queue, and return them in their order."""
+    """Take all messages out of the application's queue, and return those of this test, in their order.
+
+    What was delayed when a test ended, and due while its queue was replaced, RabbitMQ may deliver much later.
+    """
     with of.connection_for_read() as opened:
         waiting = of.amqp.queues["celery"](opened.default_channel)
         waiting.declare()
-        return list(iter(lambda: waiting.get(no_ack=True, accept=["json"]), None))
+        taken = list(iter(lambda: waiting.get(no_ack=True, accept=["json"]), None))
+    return [message for message in taken if message.headers.get("sent_at", _begun[0]) >= _begun[0]]
 
 
 def received_ids(of: celery.Celery = default_app) -> list[str]:
@@ -101,6 +107,7 @@ def broker(servers: None, transactional_db: None) -> Iterator[None]:
     """The broker without messages, and a database in which transactions really commit."""
     empty_broker()
     received()  # makes the queue, which a producer with a connection believes to exist
+    _begun[0] = datetime.now(UTC).isoformat()
     yield
     empty_broker()
 
