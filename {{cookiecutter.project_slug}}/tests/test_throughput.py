@@ -14,10 +14,13 @@ from tests.harness import PATIENCE, StartWorker, eventually, waiting_messages
 from tests.test_worker import order, wait_until_finished
 
 
-@pytest.mark.promise("drain")
-def test_what_has_finished_when_a_worker_is_stopped_does_not_run_again(start_worker: StartWorker) -> None:
-    """Not even the last tasks, whose acknowledgements wait for others."""
-    worker = start_worker("-X", "long", "--include", "tests.unhurried")
+@pytest.mark.promise("throughput")
+@pytest.mark.parametrize("without", ["", "drain"])
+def test_what_has_finished_when_a_worker_is_stopped_does_not_run_again(
+    start_worker: StartWorker, without: str
+) -> None:
+    """Not even the last tasks, whose acknowledgements wait for others; by Celery's own shutdown too."""
+    worker = start_worker("-X", "long", "--include", "tests.unhurried", WITHOUT=without)
     reports = [order() for _ in range(200)]
     eventually(Report.objects.exclude(finished_at=None).exists, "the first report")
     worker.process.send_signal(signal.SIGTERM)
