@@ -19,7 +19,7 @@ from reliability.limits import soft_limit as _soft_limit
 # finish, and for ending.
 _TIME_LIMIT = _env.STOP_GRACE - _EXIT
 # jinja: if cookiecutter.deploy == "heroku"
-LONG_TIME_LIMIT: None = None  # no worker is granted more: cut long work into pieces
+LONG_TIME_LIMIT: int | None = None  # no worker is granted more: cut long work into pieces
 _LONGEST = _TIME_LIMIT
 
 # jinja: else
