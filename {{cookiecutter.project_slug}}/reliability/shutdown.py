@@ -49,18 +49,18 @@ class Drain:
         if not self.asked:
             return
         if self.consumer.task_consumer is not self.cancelled:  # a new one comes with each connection
-            logger.warning("Draining: %d tasks may finish", len(state.active_requests))
+            logger.warning("Draining: %d tasks may finish", len(_running()))
             self.cancelled = self.consumer.task_consumer
             self.cancelled.cancel()
             self.give_back_reserve()
-        if not state.active_requests:
+        if not _running():
             state.should_stop = os.EX_OK
 
     def give_back_reserve(self) -> None:
         """Put back what no process has begun: others can run it now."""
         if self.consumer.controller.semaphore:
             self.consumer.controller.semaphore.clear()
-        waiting = {request for request in state.reserved_requests if request._apply_result is None}
+        waiting = set(state.reserved_requests) - _running()
         for request in tuple(state.scheduled_requests):  # for their countdown
             self.consumer.timer.cancel(request._eta_timer_entry)
             waiting.add(request)
@@ -74,6 +74,11 @@ class Drain:
         """End the time for finishing: Celery's cold shutdown puts what still runs back into its queue."""
         self.consumer.app.conf.worker_soft_shutdown_timeout = 0
         os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def _running() -> set[Any]:
+    """Return what was given to a process, which may not have said yet that it began."""
+    return {request for request in state.reserved_requests if request._apply_result is not None}
 
 
 def start(sender: Any, **_: Any) -> None:

@@ -1,13 +1,16 @@
 """SIGTERM, as every deploy sends it."""
 
+import os
 import signal
 import time
 
 import pytest
 
+from config.celery import app
 from jobs.models import Report
 from jobs.tasks import write_report
 from tests import tasks
+from tests.brokers import received_ids
 from tests.harness import PATIENCE, StartWorker, Worker, eventually, waiting_messages
 from tests.test_worker import order, wait_until_begun, wait_until_finished
 
@@ -45,6 +48,26 @@ def test_no_further_task_is_begun(start_worker: StartWorker) -> None:
     start_worker()
     wait_until_finished(running, waiting)
     assert (running.attempts, waiting.attempts) == (1, 1)
+
+
+def test_what_a_process_has_but_has_not_begun_finishes_too(start_worker: StartWorker) -> None:
+    """The moment between the two is short, so this process is stopped in it."""
+    worker = start_worker(WORKER_CONCURRENCY="1", **LONG_GRACE)
+    inspect = app.control.inspect()
+    (statistics,) = (inspect.stats() or {}).values()
+    (process,) = statistics["pool"]["processes"]
+    os.kill(process, signal.SIGSTOP)
+    report = order()
+    eventually(lambda: any((inspect.reserved() or {}).values()), "the worker holds the task")
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait_for("Draining")
+    report.refresh_from_db()
+    assert report.attempts == 0, "it had begun"
+    os.kill(process, signal.SIGCONT)
+    worker.process.wait(PATIENCE)
+    report.refresh_from_db()
+    assert report.finished_at is not None
+    assert received_ids() == []
 
 
 def test_what_waits_for_its_time_is_not_begun(start_worker: StartWorker) -> None:
