@@ -51,6 +51,7 @@ def test_a_worker_that_ends_while_it_waits_loses_nothing(start_worker: StartWork
     eventually(lambda: tasks.runs(sent.id), "the new worker runs it")
 
 
+@pytest.mark.promise("dead_letters")
 def test_what_nobody_comes_to_know_is_kept_in_the_end(start_worker: StartWorker) -> None:
     old = start_worker(PATIENCE="1")
     sent = app.send_task("tests.tasks.brand_new")
