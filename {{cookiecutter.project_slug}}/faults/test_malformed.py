@@ -23,6 +23,17 @@ def test_a_message_that_nobody_can_read_is_kept(world: World) -> None:
     world.promise(effects.dead_letters("undecodable") == 1, "the reason is wrong")
 
 
+def test_a_pickle_is_kept(world: World) -> None:
+    """A message in Python's pickle is put on the queue, before a task."""
+    trap = world.folder / "trap"
+    world.start_worker(environment={"C_FORCE_ROOT": "1"})  # as root Celery refuses to start with pickle on
+    world.fault_happens()
+    world.put(next(malformed.traps(random.Random(1), trap)))  # noqa: S311
+    world.send()
+    world.everything_runs(letters=1)
+    world.promise(not trap.exists(), "it was executed")
+
+
 def test_malformed_messages_stop_nothing(world: World, tmp_path: Path) -> None:
     """1000 malformed messages are put on the queue, among 50 tasks."""
     trap = tmp_path / "trap"

@@ -10,6 +10,7 @@ from faults import (
     test_database,
     test_deploys,
     test_limits,
+    test_malformed,
     test_processes,
     test_publishing,
     test_transactions,
@@ -28,6 +29,7 @@ BOTH: dict[str, Scenario] = {
     "reset:task_publish_retry_policy": (
         test_publishing.test_sending_over_the_connection_of_a_frozen_broker_fails_soon
     ),
+    'set:accept_content=["json", "pickle"]': test_malformed.test_a_pickle_is_kept,
     "reset:task_ignore_result": test_publishing.test_a_dead_result_backend_does_not_stop_sending,
     "reset:result_backend_transport_options": (
         test_publishing.test_a_dead_result_backend_delays_no_sender_for_long
@@ -92,7 +94,6 @@ OTHERS = {
     "task_default_exchange_type": "proved in tests/",
     "task_create_missing_queues": "proved in tests/",
     "task_routes": "proved in tests/",
-    "accept_content": "Celery's default is the same today",
     "task_reject_on_worker_lost": "proved in tests/",
     "worker_concurrency": "no fault",
     "timezone": "no fault",

@@ -62,6 +62,14 @@ def test_sending_over_the_connection_of_a_frozen_broker_fails_soon(world: World)
     outcome(world, sent, "TaskMaybeSent")
 
 
+def test_sending_much_over_the_connection_of_a_frozen_broker_fails_soon(world: World) -> None:
+    """A task of 16 MB is sent over a connection whose broker is frozen."""
+    world.send()
+    with frozen(world.broker.server):
+        sent = world.try_to_send("carry", load="x" * (16 << 20))  # more than the system keeps for a socket
+    outcome(world, sent, "TaskMaybeSent")
+
+
 def test_sending_to_a_vanished_host_fails_soon(world: World) -> None:
     """A task is sent while the broker's host is gone: no answer, no refusal."""
     with vanished_host() as port:

@@ -24,8 +24,8 @@ from kombu.utils.text import version_string_as_tuple
 from reliability.conf import enabled
 
 PATIENCE = 2  # seconds for each answer: a frozen server delays a start and does not stop it
-REDIS = {"socket_connect_timeout": PATIENCE, "socket_timeout": PATIENCE, "retry_on_timeout": False}
-AMQP = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
+REDIS = {"socket_connect_timeout": PATIENCE, "socket_timeout": PATIENCE}
+AMQP = {"read_timeout": PATIENCE}
 NOT_FOUND, PRECONDITION_FAILED = 404, 406  # in AMQP
 AWAY = "reliability.W025"
 
