@@ -118,10 +118,10 @@ def throughput(project, level):
 
 
 def outages(project):
-    """Return the lines of the fault suite's table on sending while the broker is away, with each set of settings."""
+    """Return the lines of the fault suite's table on sending while a server is away, with each set of settings."""
     command = [project / ".venv/bin/python", "-m", "pytest", "-n", "auto", "faults/test_publishing.py", "--full", "-q"]
-    shown = subprocess.run(command, cwd=project, stdout=subprocess.PIPE, text=True).stdout
-    rows = [re.split(r"  +", line) for line in shown.splitlines() if line.startswith("A task is sent")]
+    shown = subprocess.run(command, cwd=project, check=True, stdout=subprocess.PIPE, text=True).stdout
+    rows = [re.split(r"  +", line) for line in shown.splitlines() if line.startswith("A task ")]
     return [(row[0], row[1], row[2], row[-1]) for row in rows if " after " in row[-1]]
 
 
@@ -204,7 +204,7 @@ of the rounds' ratios. Printed by `faults/throughput.py` of a generated project.
 |-|-|-|-|-|
 {speed_rows}
 
-## Sending while the broker is away
+## Sending while the broker or the result backend is away
 
 From the same run of the fault suite (`faults/test_publishing.py`); a sender that "hangs" was given up.
 

@@ -1,5 +1,6 @@
 """A generated project's own commands, run as its owner would run them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,21 @@ CHECKED = {
     "rabbitmq, Django 5.2": ({"broker": "rabbitmq"}, ""),
     "redis, Django 6.1": ({"django": "6.1"}, OF_DJANGO),
 }
+
+
+@pytest.mark.slow
+def test_make_test_passes_with_every_switch_off(install):
+    """Nothing relies on a promise that a team has switched off."""
+    project = install()
+    conf = (project / "reliability" / "conf.py").read_text()
+    switches = re.findall(r'^    "(\w+)",  # \w+\.py: ', conf, re.MULTILINE)
+    assert len(switches) > 10
+    environment = {**os.environ, "WITHOUT": " ".join(switches)}
+    command = ["make", "test", f"PYTHON={python_for({})}"]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    passed, skipped = (int(re.search(rf"(\d+) {word}", done.stdout)[1]) for word in ("passed", "skipped"))
+    assert passed > skipped > 100, done.stdout[-2000:]  # the proofs of the promises themselves are skipped
 
 
 @pytest.mark.slow

@@ -290,7 +290,7 @@ task_ignore_result = True
 
 # Why: one more attempt to reach the backend, then the error.
 # Without it: `.delay()` of such a task waits for 20 s while the backend is down.
-# Price: a worker drops the result that it cannot store at once; the task itself counts as done.
+# Price: where a worker cannot store the result at once, the task counts as failed although its body has run.
 # Proof: tests/test_results.py::test_a_backend_that_is_away_holds_a_sender_up_for_a_second_at_most
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-backend-transport-options
 result_backend_transport_options = {

@@ -106,6 +106,8 @@ def world(request: pytest.FixtureRequest, make_world: MakeWorld) -> World:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table; with --full write docs/faults.md too, unless something failed or was left out."""
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist, which knows its own share alone
+        return
     reports = [one for one in terminalreporter.stats.get("", []) if one.when == "teardown"]
     reports.sort(key=lambda one: one.location)
     found = [(name, value) for one in reports for name, value in one.user_properties]

@@ -3,6 +3,7 @@
 import pytest
 
 from faults import effects
+from faults.servers import frozen
 from faults.tuning import evicting, fill, impatient, keep_everything
 from faults.working import tasks_of
 from faults.world import World
@@ -85,13 +86,16 @@ def test_waiting_tasks_survive_a_restart_of_the_broker_without_a_worker(world: W
 
 @pytest.mark.rabbitmq
 def test_what_was_sent_without_an_error_survives_a_killed_broker(world: World) -> None:
-    """The broker is killed as soon as 20 tasks were sent without an error."""
+    """The broker freezes, a task is sent, and the broker is killed."""
     world.start_worker().kill()
     for _ in range(20):
         world.send()
-    world.fault_happens()
-    world.broker.kill()
-    world.broker.start()
+    with frozen(world.broker.server):
+        sent = world.try_to_send()
+        world.seen = f"{sent.error or 'no error'} after {sent.seconds:.1f} s"
+        world.fault_happens()
+        world.broker.kill()
+        world.broker.start()
     world.start_worker()
     world.everything_runs()
 

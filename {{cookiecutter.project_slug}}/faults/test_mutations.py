@@ -1,10 +1,14 @@
 """Each setting and each switch is worth its line: a scenario fails without it. Part of `make faults-full`."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
-from config import celeryconfig
+from dev import BASE_DIR
 from faults import (
     test_brokers,
     test_database,
@@ -15,9 +19,11 @@ from faults import (
     test_publishing,
     test_transactions,
 )
-from faults.conftest import BROKER, MakeWorld
+from faults.conftest import BROKER, STACK, MakeWorld
 from faults.world import PromiseBrokenError, World
 from reliability.conf import SWITCHES
+from tests.harness import PATIENCE
+from tests.test_celeryconfig import OURS, comment_above
 
 Scenario = Callable[[World], None]
 BOTH: dict[str, Scenario] = {
@@ -81,12 +87,12 @@ OWN: dict[str, dict[str, Scenario]] = {
     },
 }
 MUTATIONS = BOTH | OWN[BROKER]
-# Not mutated here, and why. What is "proved in tests/" has its proof beside it in config/celeryconfig.py.
+# Not mutated here, and why. A setting that is "proved in tests/" has its proof beside it in
+# config/celeryconfig.py, and that fails without it; a switch skips its proofs.
 OTHERS = {
     "broker_url": "there is no broker without it",
     "broker_connection_retry_on_startup": "Celery's default does the same today",
     "broker_connection_max_retries": "the difference shows after 45 minutes; proved in tests/",
-    "redis_socket_connect_timeout": "redis-py takes redis_socket_timeout where this is not set",
     "task_soft_time_limit": "reliability/limits.py sets the same where this is not set",
     "broker_use_ssl": "proved in tests/",
     "broker_pool_limit": "proved in tests/",
@@ -103,15 +109,43 @@ OTHERS = {
     "reconnect": "RabbitMQ needs nothing of it",
     "check_broker": "on RabbitMQ proved in tests/",
     "refuse_embedded_beat": "proved in tests/",
+    "check_schedule": "proved in tests/",
     "check_versions": "proved in tests/",
     "throughput": "no fault",
+}
+PROVED = OURS & {name for name, reason in OTHERS.items() if reason.endswith("proved in tests/")}
+
+
+# What the servers and pytest of this run have put into the environment: those tests plan their own.
+INHERITED = {
+    *STACK.urls,
+    *(name for name in os.environ if name.startswith("PYTEST")),
+    "DJANGO_SETTINGS_MODULE",
 }
 
 
 def test_every_setting_has_a_mutation_or_a_reason() -> None:
-    settings = {name for name in vars(celeryconfig) if name.islower() and not name.startswith("_")}
     mutated = {name.partition(":")[2].partition(".")[0].partition("=")[0] for name in MUTATIONS}
-    assert sorted((settings | SWITCHES) - mutated - OTHERS.keys()) == []
+    assert sorted((OURS | SWITCHES) - mutated - OTHERS.keys()) == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("setting", sorted(PROVED))
+def test_its_proof_in_tests_fails_without(setting: str) -> None:
+    """One of the tests that stand beside the setting fails, and is not merely stopped by an error."""
+    proofs = re.findall(r"tests/\S+", "\n".join(comment_above(setting)))
+    environment = {name: value for name, value in os.environ.items() if name not in INHERITED}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--no-header", "-q", "-p", "no:xdist", *proofs],
+        cwd=BASE_DIR,
+        env=environment | {"WITHOUT_SETTINGS": setting},
+        capture_output=True,
+        text=True,
+        timeout=10 * PATIENCE,
+    )
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert re.search(r"\d+ failed", done.stdout), done.stdout
+    assert " error" not in done.stdout.splitlines()[-1], done.stdout
 
 
 @pytest.mark.full

@@ -81,6 +81,8 @@ def connect() -> None:
 @register
 def check_schedule(**_: Any) -> list[CheckMessage]:
     """Look at each entry that the code declares: does its task exist, and does it expire?"""
+    if not enabled("check_schedule"):
+        return []
     app = loaded_app()
     messages: list[CheckMessage] = []
     for name, entry in sorted(app.conf.beat_schedule.items()):

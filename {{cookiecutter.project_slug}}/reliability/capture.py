@@ -17,7 +17,7 @@ from kombu.message import Message
 
 from reliability import messages
 from reliability.conf import value
-from reliability.letters import Letter
+from reliability.letters import LONGEST_SHOWN, Letter
 
 logger = get_logger(__name__)
 STORE = "reliability.tasks.store_dead_letter"
@@ -56,7 +56,9 @@ def build(message: Message, reason: str, error: str, traceback: str, worker: str
     task = messages.header_text(message, "task")
     headers = messages.kept_headers(message)
     body = messages.body(message)
-    redacted = task in value("redact")
+    redacted = any(
+        name == task or f'"{name}"'.encode() in body for name in value("redact")
+    )  # links are in it
     too_large = reason == "undecodable" and len(body) > LARGEST_UNDECODABLE
     if redacted:  # an error's text may repeat an argument: its type is all that is kept
         body, error, traceback = b"", error.partition("(")[0].partition(":")[0], ""
@@ -105,7 +107,8 @@ def _arguments(text: str) -> tuple[str, str]:
     """Return what a person reads: the arguments as JSON, empty where the body is none of Celery's."""
     try:
         args, kwargs, _ = json.loads(text)
-        return json.dumps(args, ensure_ascii=False), json.dumps(kwargs, ensure_ascii=False)
+        shown = (json.dumps(given, ensure_ascii=False)[:LONGEST_SHOWN] for given in (args, kwargs))
+        return next(shown), next(shown)
     except (ValueError, TypeError, RecursionError):
         return "", ""
 

@@ -18,12 +18,13 @@ SWITCHES = {
     "check_limits",  # limits.py: time limits fit the graces of the deployment
     "check_broker",  # broker.py: the broker keeps what it is given
     "refuse_embedded_beat",  # beat.py: one beat, in a process of its own
+    "check_schedule",  # beat.py: what is sent by the schedule exists and expires
     "check_versions",  # versions.py: celery and kombu are those that were tested
 }
 VALUES: dict[str, Any] = {
     "unknown_task_patience": 900,  # seconds that an unknown task or signature waits for a newer worker
     "long_time_limit": None,  # seconds; the longest hard limit of the queue `long`, None without its workers
-    "redact": [],  # names of tasks whose arguments never leave the message
+    "redact": [],  # names of tasks whose arguments show nowhere but in their message
 }
 
 

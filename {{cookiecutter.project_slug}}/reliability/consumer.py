@@ -1,18 +1,22 @@
 """What a worker does with messages that it cannot run: they wait, or become dead letters."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from celery.signals import task_rejected, task_unknown
 from celery.utils.log import get_logger
 from celery.worker import consumer as celery_consumer
+from celery.worker import state as _state
 from kombu.message import Message
 
 from reliability import capture, messages, reconnecting, redelivery, throughput
 from reliability.conf import enabled
+from reliability.limits import REJECTED
 from reliability.request import WrongSignatureError
 
 logger = get_logger(__name__)
+state: Any = _state  # the stubs say None where it holds an exit status
 
 
 class Consumer(celery_consumer.Consumer):
@@ -21,6 +25,7 @@ class Consumer(celery_consumer.Consumer):
     connection_errors: tuple[type[Exception], ...]
     channel_errors: tuple[type[Exception], ...]
     task_consumer: Any
+    draining = False  # whether the worker was asked to end
     acknowledgements: throughput.Acknowledgements | None = None  # of the connection
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -40,6 +45,8 @@ class Consumer(celery_consumer.Consumer):
         redelivery.forget(self)
         if enabled("reconnect"):
             self.left |= reconnecting.leave(self.task_consumer)
+        if self.draining:  # and not wait for a broker that may never be back
+            state.should_stop = os.EX_OK
         super().on_connection_error_after_connected(exc)
 
     def loop_args(self) -> tuple[Any, ...]:
@@ -124,4 +131,4 @@ class Consumer(celery_consumer.Consumer):
 
 def _given_up_by_the_broker(message: Message) -> bool:
     """Return whether RabbitMQ moved the message to the queue `rejected`, where nothing is run."""
-    return bool((message.delivery_info or {}).get("routing_key") == "rejected")
+    return bool((message.delivery_info or {}).get("routing_key") == REJECTED)

@@ -17,6 +17,7 @@ from reliability.conf import enabled, value
 from reliability.registry import loaded_app
 
 LONG = "long"  # the name of the queue
+REJECTED = "rejected"  # where RabbitMQ moves what it has delivered too often; nothing of it is run
 EXIT = 10  # seconds of a grace that are for giving back what did not finish, and for ending
 CONSUMER_TIMEOUT = 1800  # seconds that RabbitMQ waits for an acknowledgement unless the queue says otherwise
 
@@ -128,6 +129,8 @@ def _check_visibility(app: Celery, longest: Any, slowest: Any) -> Iterator[Check
 
 def _check_consumer_timeout(app: Celery, longest: Any) -> Iterator[CheckMessage]:
     for queue in app.amqp.queues.values():
+        if queue.name == REJECTED:
+            continue
         timeout = (queue.queue_arguments or {}).get("x-consumer-timeout", CONSUMER_TIMEOUT * 1000) / 1000
         if timeout <= longest.time_limit:
             yield Error(

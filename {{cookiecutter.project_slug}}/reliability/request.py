@@ -95,11 +95,17 @@ class Request(celery_request.Request):
         """Return why this failure is final, empty when it is not: then the task comes back."""
         if isinstance(error, Retry | Ignore | Reject | Terminated):
             return ""
+        request: Any = self  # the stubs know less than the class has
+        if (
+            isinstance(error, TimeLimitExceeded)
+            and request.task.acks_late
+            and not request.task.acks_on_timeout
+        ):
+            return ""  # its author wants it to be put back
         if isinstance(error, TimeLimitExceeded | SoftTimeLimitExceeded):
             return "time_limit"
         if not isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
             return "failed"
-        request: Any = self  # the stubs know less than the class has
         if request._already_cancelled or request._already_revoked or state.should_terminate:
             return ""
         task, retries = request.task, request._context.retries

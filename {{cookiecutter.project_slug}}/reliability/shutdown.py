@@ -27,16 +27,15 @@ class Drain:
     def __init__(self, consumer: Any) -> None:
         """Have the event loop look for the signal: the handler itself only takes a note."""
         self.consumer = consumer
-        self.asked = False
         self.cancelled: Any = None
         consumer.timer.call_repeatedly(LOOK, self.look)
         signal.signal(signal.SIGTERM, self.on_signal)
 
     def on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         """Note the signal. Without a connection no loop turns: then Celery's warm shutdown does it."""
-        if self.asked:
+        if self.consumer.draining:
             return
-        self.asked = True
+        self.consumer.draining = True
         seconds = self.consumer.app.conf.worker_soft_shutdown_timeout
         timer = threading.Timer(seconds, self.give_back)
         timer.daemon = True
@@ -46,7 +45,7 @@ class Drain:
 
     def look(self) -> None:
         """Stop consuming, then end the worker as soon as nothing runs."""
-        if not self.asked:
+        if not self.consumer.draining:
             return
         if self.consumer.task_consumer is not self.cancelled:  # a new one comes with each connection
             logger.warning("Draining: %d tasks may finish", len(_running()))

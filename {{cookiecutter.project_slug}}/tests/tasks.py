@@ -57,6 +57,13 @@ def unacknowledged() -> None:
     raise ValueError("on purpose")
 
 
+@shared_task(acks_on_timeout=False)
+def persistent() -> None:
+    """Reach the hard limit in the first run; Celery then puts the message back."""
+    if count(persistent) == 1:
+        stubborn()
+
+
 @shared_task(bind=True, rate_limit="20/m")
 def limited(self: Any) -> None:
     """Run every three seconds at the most."""

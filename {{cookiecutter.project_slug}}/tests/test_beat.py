@@ -167,12 +167,14 @@ def complaints(monkeypatch: pytest.MonkeyPatch, **entry: Any) -> list[CheckMessa
     return [message for message in run_checks() if "'nightly'" in message.msg]
 
 
+@pytest.mark.promise("check_schedule")
 def test_an_entry_that_names_no_task_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     (message,) = complaints(monkeypatch, task="jobs.tasks.misspelt", options={"expires": 60})
     assert message.id == "reliability.E030"
     assert "The entry 'nightly' of beat_schedule names 'jobs.tasks.misspelt'" in message.msg
 
 
+@pytest.mark.promise("check_schedule")
 @pytest.mark.parametrize("options", [{}, {"options": {}}, {"options": {"expires": None}}], ids=str)
 def test_an_entry_that_does_not_expire_is_warned_about(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]

@@ -89,6 +89,14 @@ def test_a_failure_after_which_celery_rejects_the_message_is_kept_once(start_wor
     assert "raise ValueError" in letter.traceback
 
 
+def test_what_celery_is_told_to_put_back_at_the_hard_limit_is_not_kept(start_worker: StartWorker) -> None:
+    start_worker()
+    sent = tasks.persistent.delay()
+    eventually(lambda: tasks.runs(sent.id) == 1 + 1, "the second run")
+    assert_still_working()
+    assert not DeadLetter.objects.exists()
+
+
 def test_a_failure_that_cannot_be_kept_goes_back_and_runs_no_more(tmp_path: Path) -> None:
     """Celery's lists of what runs hold nothing of it, or a worker that is to end would wait for it."""
     elsewhere: Any = application(absent_broker(tmp_path))
@@ -175,6 +183,15 @@ def test_the_arguments_of_a_redacted_task_appear_nowhere(
     talkative = the_letter(tasks.misbehave.delay("by saying what it knows", password="hunter2").id)
     shown = [str(getattr(talkative, field.attname)) for field in DeadLetter._meta.fields]
     assert "hunter2" not in " ".join(shown)
+
+
+def test_the_arguments_of_a_redacted_link_appear_nowhere(start_worker: StartWorker) -> None:
+    """They stand in the message of the task before it."""
+    start_worker(REDACT="tests.tasks.limited")
+    sent = tasks.misbehave.apply_async(["with an error"], link=tasks.limited.si(password="hunter2"))
+    letter = the_letter(sent.id)
+    assert "hunter2" not in " ".join(str(getattr(letter, field.attname)) for field in DeadLetter._meta.fields)
+    assert not letter.complete
 
 
 def test_a_retry_or_an_expired_task_is_no_dead_letter(start_worker: StartWorker) -> None:

@@ -91,3 +91,6 @@ def test_a_queue_that_takes_back_what_still_runs_is_refused(monkeypatch: pytest.
     longest = celeryconfig.LONG_TIME_LIMIT or celeryconfig.task_time_limit
     monkeypatch.setattr(app.amqp.queues["celery"], "queue_arguments", {"x-consumer-timeout": longest * 1000})
     assert [found.id for found in limits.check_limits()] == ["reliability.E017"]
+    monkeypatch.undo()
+    monkeypatch.setattr(app.amqp.queues["rejected"], "queue_arguments", {"x-consumer-timeout": 1000})
+    assert limits.check_limits() == [], "nothing is run from it"

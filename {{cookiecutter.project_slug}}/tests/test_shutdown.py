@@ -10,7 +10,7 @@ from config.celery import app
 from jobs.models import Report
 from jobs.tasks import write_report
 from tests import tasks
-from tests.brokers import received_ids
+from tests.brokers import Broker, received_ids
 from tests.harness import PATIENCE, StartWorker, Worker, eventually, waiting_messages
 from tests.test_worker import order, wait_until_begun, wait_until_finished
 
@@ -89,6 +89,19 @@ def test_what_waits_for_its_time_is_not_begun(start_worker: StartWorker) -> None
     wait_until_finished(later)
     eventually(lambda: tasks.runs(limited[1].id), "the run of what its rate limit held up")
     assert later.attempts == 1
+
+
+def test_a_worker_that_was_asked_to_end_waits_for_no_broker(
+    start_worker: StartWorker, other_broker: Broker
+) -> None:
+    worker = start_worker(BROKER_URL=other_broker.url, STOP_GRACE="600", LONG_STOP_GRACE="600")
+    worker.wait_for("ready.")
+    with other_broker.frozen():
+        worker.process.send_signal(signal.SIGTERM)
+        worker.wait_for("Draining")
+        other_broker.kill()
+        worker.process.wait(PATIENCE)
+    other_broker.restart()
 
 
 def test_what_takes_longer_is_given_back_at_once(start_worker: StartWorker) -> None:
