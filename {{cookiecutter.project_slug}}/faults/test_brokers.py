@@ -9,6 +9,8 @@ from faults.working import tasks_of
 from faults.world import World
 from tests.harness import eventually
 
+LONGER = {"time_limit": 30, "soft_time_limit": 25}  # than a busy machine takes to kill the broker
+
 
 def test_idle_worker_survives_a_restart_of_the_broker(world: World) -> None:
     """The broker is killed and started again while the worker is idle."""
@@ -27,7 +29,7 @@ def test_idle_worker_survives_a_restart_of_the_broker(world: World) -> None:
 def test_half_busy_worker_survives_a_restart_of_the_broker(world: World) -> None:
     """The broker is killed and started again while a worker runs one task and could run another."""
     world.start_worker()
-    key = world.send(seconds=1.8)
+    key = world.send(seconds=4, options=LONGER)
     effects.until_begun(key)
     world.fault_happens()
     world.broker.kill()
@@ -40,7 +42,7 @@ def test_half_busy_worker_survives_a_restart_of_the_broker(world: World) -> None
 def test_running_tasks_survive_a_restart_of_the_broker(world: World) -> None:
     """The broker is killed and started again while two tasks run."""
     world.start_worker()
-    keys = [world.send(seconds=1.8), world.send(seconds=1.8)]
+    keys = [world.send(seconds=4, options=LONGER), world.send(seconds=4, options=LONGER)]
     for key in keys:
         effects.until_begun(key)
     world.fault_happens()
@@ -58,7 +60,7 @@ def test_running_tasks_survive_a_restart_of_the_broker(world: World) -> None:
 def test_waiting_tasks_survive_a_restart_of_the_broker(world: World) -> None:
     """The broker is killed and started again while a worker runs two tasks and holds six in reserve."""
     world.start_worker("--prefetch-multiplier", "4")
-    running = [world.send(seconds=1.8), world.send(seconds=1.8)]
+    running = [world.send(seconds=4, options=LONGER), world.send(seconds=4, options=LONGER)]
     for key in running:
         effects.until_begun(key)
     waiting = [world.send() for _ in range(6)]
