@@ -32,6 +32,7 @@ if len(STACK.servers) < len(SERVERS):
 from faults.world import World  # noqa: E402
 
 __all__ = [
+    "STACK",
     "pytest_report_header",
     "pytest_runtest_setup",
     "pytest_xdist_setupnodes",

@@ -57,7 +57,7 @@ def unacknowledged() -> None:
     raise ValueError("on purpose")
 
 
-@shared_task(acks_on_timeout=False)
+@shared_task(acks_on_failure_or_timeout=False)
 def persistent() -> None:
     """Reach the hard limit in the first run; Celery then puts the message back."""
     if count(persistent) == 1:

@@ -187,8 +187,8 @@ def test_the_arguments_of_a_redacted_task_appear_nowhere(
 
 def test_the_arguments_of_a_redacted_link_appear_nowhere(start_worker: StartWorker) -> None:
     """They stand in the message of the task before it."""
-    start_worker(REDACT="tests.tasks.limited")
-    sent = tasks.misbehave.apply_async(["with an error"], link=tasks.limited.si(password="hunter2"))
+    start_worker(REDACT="tests.tasks.misbehave")
+    sent = tasks.unacknowledged.apply_async(link=tasks.misbehave.si("not at all", password="hunter2"))
     letter = the_letter(sent.id)
     assert "hunter2" not in " ".join(str(getattr(letter, field.attname)) for field in DeadLetter._meta.fields)
     assert not letter.complete

@@ -42,7 +42,7 @@ def test_what_has_finished_when_an_idle_worker_is_stopped_does_not_run_again(
     worker = start_worker("-X", "long", "--include", "tests.unhurried", WITHOUT=without)
     wait_until_finished(order())
     inspect = app.control.inspect()
-    eventually(lambda: not any((inspect.reserved() or {"": 1}).values()), "the worker knows that it finished")
+    eventually(lambda: [*(inspect.reserved() or {}).values()] == [[]], "the worker knows that it finished")
     worker.process.send_signal(signal.SIGTERM)
     worker.process.wait(PATIENCE)
     assert received_ids() == []
