@@ -70,8 +70,8 @@ broker_use_ssl = (
 
 # Why: the visibility timeout is the time after which an unfinished task is given to another
 #   worker. It must be longer than the longest countdown and the longest run together, with one
-#   more run as a margin, and the same in every worker. The throttle of 1 has workers look for such
-#   tasks every 10 s instead of 100 s, and the socket timeouts bound every call to the broker.
+#   more run as a margin, and the same in every worker. The restore interval has workers look for
+#   such tasks every 5 s instead of 100 s, and the socket timeouts bound every call to the broker.
 # Without it: a task that waits or runs longer than the timeout is run twice, at the same time;
 #   and a web request that publishes to a frozen broker hangs with it, for ever.
 # Price: the task of a worker that was killed outright waits this long for its second run; and
@@ -81,7 +81,8 @@ broker_use_ssl = (
 # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
 broker_transport_options = {
     "visibility_timeout": _env.TASK_LONGEST_DELAY + 2 * _LONGEST,
-    "unacked_restore_throttle": 1,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,  # of those intervals, look at each
     "socket_connect_timeout": 1,
     "socket_timeout": 2,
 }

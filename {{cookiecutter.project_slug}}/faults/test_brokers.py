@@ -88,10 +88,22 @@ def test_waiting_tasks_survive_a_restart_of_the_broker_without_a_worker(world: W
 
 @pytest.mark.rabbitmq
 def test_what_was_sent_without_an_error_survives_a_killed_broker(world: World) -> None:
-    """The broker freezes, a task is sent, and the broker is killed."""
+    """The broker is killed as soon as 20 tasks were sent without an error."""
     world.start_worker().kill()
     for _ in range(20):
         world.send()
+    world.fault_happens()
+    world.broker.kill()
+    world.broker.start()
+    world.start_worker()
+    world.everything_runs()
+
+
+@pytest.mark.rabbitmq
+def test_what_a_frozen_broker_did_not_take_is_an_error(world: World) -> None:
+    """The broker freezes, a task is sent, and the broker is killed."""
+    world.start_worker().kill()
+    world.send()
     with frozen(world.broker.server):
         sent = world.try_to_send()
         world.seen = f"{sent.error or 'no error'} after {sent.seconds:.1f} s"

@@ -17,7 +17,7 @@ def test_a_message_that_nobody_can_read_is_kept(world: World) -> None:
     """A message that is cut off is put on the queue, before a task."""
     world.start_worker()
     world.fault_happens()
-    world.put(malformed.Malformed("", b'[[], {"key":', headers=malformed.good_headers(random.Random(1))))  # noqa: S311
+    world.put(malformed.Malformed("", b'[[], {"key":', headers=malformed.good_headers(random.Random(1))))
     world.send()
     world.everything_runs(letters=1)
     world.promise(effects.dead_letters("undecodable") == 1, "the reason is wrong")
@@ -28,7 +28,7 @@ def test_a_pickle_is_kept(world: World) -> None:
     trap = world.folder / "trap"
     world.start_worker(environment={"C_FORCE_ROOT": "1"})  # as root Celery refuses to start with pickle on
     world.fault_happens()
-    world.put(next(malformed.traps(random.Random(1), trap)))  # noqa: S311
+    world.put(next(malformed.traps(random.Random(1), trap)))
     world.send()
     world.everything_runs(letters=1)
     world.promise(not trap.exists(), "it was executed")
@@ -50,9 +50,9 @@ def test_malformed_envelopes_stop_nothing(world: World) -> None:
 
 def chance(world: World) -> random.Random:
     """Return a source of chance; the environment variable FAULTS_SEED repeats what the table shows."""
-    seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))  # noqa: S311
+    seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
     world.seen = f"FAULTS_SEED={seed}"
-    return random.Random(seed)  # noqa: S311
+    return random.Random(seed)
 
 
 def flood(world: World, messages: Sequence[malformed.Malformed]) -> None:

@@ -112,6 +112,11 @@ class Worker:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("event") == name]
 
+    def wait_for_failure(self) -> str:
+        """Return the first failure of a task that the log tells: the exception's class and its text."""
+        (error, *_) = eventually(lambda: self.events("task_failed"), f"a failed task in {self.log}")
+        return f"{error['exception'][0]['exc_type']}: {error['error']}"
+
     def kill(self) -> None:
         """SIGKILL the worker and its children at once, as a power cut would."""
         if self.process.poll() is None:

@@ -140,7 +140,10 @@ def test_a_task_sends_another_with_its_own_transaction(start_worker: StartWorker
     worker = start_worker("--include", "tests.senders", WORKER_CONCURRENCY="1")
     child = str(uuid4())
     parent = senders.send_inside_a_transaction.delay(child, fail=fail)
-    worker.wait_for("on purpose" if fail else child)
+    if fail:
+        assert worker.wait_for_failure() == "ValueError: on purpose"
+    else:
+        worker.wait_for(child)
     last = senders.add.delay(1)
     eventually(lambda: runs(last.id), "the task that was sent last")
     assert runs(child) == (0 if fail else 1)

@@ -19,8 +19,7 @@ def test_a_transient_error_is_tried_again(start_worker: StartWorker) -> None:
 def test_tries_are_limited(start_worker: StartWorker) -> None:
     worker = start_worker()
     sent = tasks.unreachable.delay()
-    worker.wait_for("on purpose")
-    eventually(lambda: worker.events("task_failed"), "the end of the retries")
+    assert worker.wait_for_failure() == "ConnectionError: on purpose"
     assert tasks.runs(sent.id) == 1 + 2
 
 
