@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 import urllib.error
@@ -77,6 +78,8 @@ class Up:
             codec_errors="replace",
             timeout=PATIENCE,
             dimensions=(40, 250),
+            # Ctrl-C works in a terminal, also when these tests run in a shell's background, which ignores it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.terminal.logfile_read = self.log
 

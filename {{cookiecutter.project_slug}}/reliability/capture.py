@@ -56,9 +56,8 @@ def build(message: Message, reason: str, error: str, traceback: str, worker: str
     task = messages.header_text(message, "task")
     headers = messages.kept_headers(message)
     body = messages.body(message)
-    redacted = any(
-        name == task or f'"{name}"'.encode() in body for name in value("redact")
-    )  # links are in it
+    # A body holds the links of its task, with their arguments.
+    redacted = any(name == task or f'"{name}"'.encode() in body for name in value("redact"))
     too_large = reason == "undecodable" and len(body) > LARGEST_UNDECODABLE
     if redacted:  # an error's text may repeat an argument: its type is all that is kept
         body, error, traceback = b"", error.partition("(")[0].partition(":")[0], ""

@@ -1,22 +1,19 @@
 """What a worker does with messages that it cannot run: they wait, or become dead letters."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from celery.signals import task_rejected, task_unknown
 from celery.utils.log import get_logger
 from celery.worker import consumer as celery_consumer
-from celery.worker import state as _state
 from kombu.message import Message
 
-from reliability import capture, messages, reconnecting, redelivery, throughput
+from reliability import capture, messages, reconnecting, redelivery, shutdown, throughput
 from reliability.conf import enabled
 from reliability.limits import REJECTED
 from reliability.request import WrongSignatureError
 
 logger = get_logger(__name__)
-state: Any = _state  # the stubs say None where it holds an exit status
 
 
 class Consumer(celery_consumer.Consumer):
@@ -46,7 +43,7 @@ class Consumer(celery_consumer.Consumer):
         if enabled("reconnect"):
             self.left |= reconnecting.leave(self.task_consumer)
         if self.draining:  # and not wait for a broker that may never be back
-            state.should_stop = os.EX_OK
+            shutdown.end()
         super().on_connection_error_after_connected(exc)
 
     def loop_args(self) -> tuple[Any, ...]:

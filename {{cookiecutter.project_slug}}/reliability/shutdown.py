@@ -41,7 +41,7 @@ class Drain:
         timer.daemon = True
         timer.start()
         if self.consumer.connection is None:
-            state.should_stop = os.EX_OK
+            end()
 
     def look(self) -> None:
         """Stop consuming, then end the worker as soon as nothing runs."""
@@ -53,7 +53,7 @@ class Drain:
             self.cancelled.cancel()
             self.give_back_reserve()
         if not _running():
-            state.should_stop = os.EX_OK
+            end()
 
     def give_back_reserve(self) -> None:
         """Put back what no process has begun: others can run it now."""
@@ -73,6 +73,11 @@ class Drain:
         """End the time for finishing: Celery's cold shutdown puts what still runs back into its queue."""
         self.consumer.app.conf.worker_soft_shutdown_timeout = 0
         os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def end() -> None:
+    """Have Celery's warm shutdown end this worker."""
+    state.should_stop = os.EX_OK
 
 
 def _running() -> set[Any]:
