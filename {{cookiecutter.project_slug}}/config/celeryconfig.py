@@ -325,7 +325,7 @@ worker_prefetch_multiplier = 1
 
 # jinja: else
 # Why: a worker holds eight messages per process, and has work while a quorum queue writes to disk what
-#   was acknowledged, and only then sends more. Workers of the queue `long` hold none in reserve.
+#   was acknowledged, and only then sends more.
 # Without it: Celery's four per process; tasks that do nothing run a tenth slower.
 # Price: seven tasks may wait for each that a busy worker runs, while another worker is idle; when tasks
 #   take seconds, 1 is better.
