@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 sys.path.insert(0, str(Path.cwd()))
@@ -68,13 +68,13 @@ def process(name, *command):
 
 
 def answer(url):
-    """Return the status and text of a page, None while nobody listens."""
+    """Return the status and text of a page, None while nobody listens or the connection breaks."""
     try:
         with urlopen(url, timeout=20) as page:
             return f"{page.status} {page.read().decode()}"
     except HTTPError as error:
         return f"{error.code} {error.read().decode()}"
-    except URLError:
+    except OSError:
         return None
 
 

@@ -60,6 +60,12 @@ def _link_or_copy(source, target):
         shutil.copy2(source, target)
 
 
+def _heed_the_terminal():
+    """Ctrl-C and a closed window work, also where these tests run in a shell's background, or under nohup."""
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_DFL)
+
+
 class Up:
     """A command, `make up` unless another is given, in a terminal of its own. What it leaves is killed at the end."""
 
@@ -78,8 +84,7 @@ class Up:
             codec_errors="replace",
             timeout=PATIENCE,
             dimensions=(40, 250),
-            # Ctrl-C works in a terminal, also when these tests run in a shell's background, which ignores it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_heed_the_terminal,
         )
         self.terminal.logfile_read = self.log
 

@@ -74,16 +74,21 @@ def test_waiting_tasks_survive_a_restart_of_the_broker(world: World) -> None:
     world.everything_runs()
 
 
-def test_waiting_tasks_survive_a_restart_of_the_broker_without_a_worker(world: World) -> None:
-    """The broker is killed and started again while tasks wait and no worker runs."""
-    for _ in range(5):
-        world.send()
-    assert world.broker.held() == 5
+def sent_tasks_survive_a_restart(world: World) -> None:
+    """Kill the broker and start it again; then there is a worker."""
     world.fault_happens()
     world.broker.kill()
     world.broker.start()
     world.start_worker()
     world.everything_runs()
+
+
+def test_waiting_tasks_survive_a_restart_of_the_broker_without_a_worker(world: World) -> None:
+    """The broker is killed and started again while tasks wait and no worker runs."""
+    for _ in range(5):
+        world.send()
+    assert world.broker.held() == 5
+    sent_tasks_survive_a_restart(world)
 
 
 @pytest.mark.rabbitmq
@@ -92,11 +97,7 @@ def test_what_was_sent_without_an_error_survives_a_killed_broker(world: World) -
     world.start_worker().kill()
     for _ in range(20):
         world.send()
-    world.fault_happens()
-    world.broker.kill()
-    world.broker.start()
-    world.start_worker()
-    world.everything_runs()
+    sent_tasks_survive_a_restart(world)
 
 
 @pytest.mark.rabbitmq
