@@ -13,7 +13,7 @@ from reliability.models import DeadLetter
 from tests import tasks
 from tests.harness import StartWorker, eventually, waiting_messages
 from tests.test_limits import only_with_long_workers
-from tests.test_worker import order, wait_until_finished
+from tests.test_worker import order, wait_until_begun, wait_until_finished
 
 
 @pytest.mark.promise("dead_letters")
@@ -64,6 +64,23 @@ def test_acknowledgements_go_together(start_worker: StartWorker) -> None:
     wait_until_finished(*(order() for _ in range(app.conf.worker_prefetch_multiplier + 1)))
     worker.kill()
     eventually(lambda: waiting_messages() == 1, "the one that is left over")
+
+
+def test_an_acknowledgement_covers_nothing_that_is_at_work(start_worker: StartWorker) -> None:
+    """What came first and still runs is not acknowledged with what came later and has finished."""
+    slow = Report.objects.create(title="Slow", seconds=40)
+    write_report.apply_async((slow.pk,), time_limit=60, soft_time_limit=50)
+    worker = start_worker("-X", "long", WORKER_CONCURRENCY="2")
+    wait_until_begun(slow)
+    for _ in range(3):
+        wait_until_finished(*(order() for _ in range(10)))
+    worker.kill()
+    slow.refresh_from_db()
+    assert slow.finished_at is None, "it finished before the worker was killed"
+    Report.objects.filter(pk=slow.pk).update(seconds=0)
+    start_worker()
+    wait_until_finished(slow)
+    assert slow.attempts == 2
 
 
 def test_a_countdown_keeps_no_worker_from_its_work(start_worker: StartWorker) -> None:
