@@ -194,6 +194,7 @@ def test_the_arguments_of_a_redacted_link_appear_nowhere(start_worker: StartWork
     assert not letter.complete
 
 
+@pytest.mark.promise("retries")
 def test_a_retry_or_an_expired_task_is_no_dead_letter(start_worker: StartWorker) -> None:
     start_worker()
     retried = tasks.misbehave.delay("once")
