@@ -327,8 +327,8 @@ worker_prefetch_multiplier = 1
 # Why: a worker holds eight messages per process, and has work while a quorum queue writes to disk what
 #   was acknowledged, and only then sends more.
 # Without it: Celery's four per process; tasks that do nothing run a tenth slower.
-# Price: seven tasks may wait for each that a busy worker runs, while another worker is idle; when tasks
-#   take seconds, 1 is better.
+# Price: seven tasks may wait for each that a busy worker runs, while another worker is idle, and a worker
+#   that hangs holds them until RabbitMQ misses its heartbeats; when tasks take seconds, 1 is better.
 # Proof: tests/test_worker.py::test_waiting_tasks_stay_in_the_broker
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-prefetch-multiplier
 worker_prefetch_multiplier = 8

@@ -102,7 +102,7 @@ OTHERS = {
     "task_routes": "proved in tests/",
     "task_reject_on_worker_lost": "proved in tests/",
     "worker_concurrency": "no fault",
-    "worker_prefetch_multiplier": "on RabbitMQ no fault",
+    "worker_prefetch_multiplier": "on RabbitMQ proved in tests/",
     "timezone": "no fault",
     "beat_schedule": "no fault",
     "check_arguments": "proved in tests/",

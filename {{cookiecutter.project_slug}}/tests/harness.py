@@ -17,7 +17,7 @@ from config.celery import app
 from dev import BASE_DIR
 
 PATIENCE = 60  # seconds; an upper bound against hangs, not an expectation
-COMMAND = ("-A", "config", "worker", "--include", "tests.tasks")  # of celery
+COMMAND = ("-A", "tests.app", "worker", "--include", "tests.tasks")  # of celery
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:

@@ -195,10 +195,17 @@ def test_the_arguments_of_a_redacted_link_appear_nowhere(start_worker: StartWork
 
 
 @pytest.mark.promise("retries")
-def test_a_retry_or_an_expired_task_is_no_dead_letter(start_worker: StartWorker) -> None:
+def test_a_retry_is_no_dead_letter(start_worker: StartWorker) -> None:
     start_worker()
     retried = tasks.misbehave.delay("once")
-    delete_old_reports.apply_async(expires=-1)
     eventually(lambda: tasks.runs(retried.id) == 2, "the second run")
+    assert_still_working()
+    assert not DeadLetter.objects.exists()
+
+
+def test_an_expired_task_is_no_dead_letter(start_worker: StartWorker) -> None:
+    worker = start_worker()
+    expired = delete_old_reports.apply_async(expires=-1)
+    worker.wait_for(f"Discarding revoked task: jobs.tasks.delete_old_reports[{expired.id}]")
     assert_still_working()
     assert not DeadLetter.objects.exists()

@@ -24,6 +24,7 @@ INTERNAL = {
     "__type__",
     "__value__",
     "basic_ack",
+    "basic_reject",
     "calculate_routing_key",
     "celery_delayed_27",
     "channel.do_restore",
