@@ -101,6 +101,8 @@ SENTRY_DSN = _env.str("SENTRY_DSN", default="", validate=_dsn)
 
 # Processes
 PORT = _env.int("PORT", default=8000, validate=_validate.Range(min=1, max=65535))
+METRICS_HOST = _env.str("METRICS_HOST", default="127.0.0.1", validate=_validate.Length(min=1))
+METRICS_PORT = _env.int("METRICS_PORT", default=0, validate=_validate.Range(min=0, max=65535))
 WEB_CONCURRENCY = _env.int("WEB_CONCURRENCY", default=2, validate=_positive)
 WEB_THREADS = _env.int("WEB_THREADS", default=4, validate=_positive)
 WORKER_CONCURRENCY = _env.int("WORKER_CONCURRENCY", default=2, validate=_positive)

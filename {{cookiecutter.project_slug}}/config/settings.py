@@ -184,6 +184,10 @@ SECURE_CSP = {
 
 RELIABILITY: dict[str, object] = {"long_time_limit": celeryconfig.LONG_TIME_LIMIT}
 
+# Monitoring: see health/ and metrics/
+
+METRICS_HOST, METRICS_PORT = env.METRICS_HOST, env.METRICS_PORT
+
 # Logs and errors
 
 log.configure_structlog()
