@@ -18,11 +18,11 @@ TAKEN = {
     "Python's standard library": sys.stdlib_module_names,
     "a package that the project installs": {
         *("amqp", "billiard", "celery", "csp", "django", "environs", "gunicorn", "honcho", "kombu", "mypy"),
-        *("psycopg", "pytest", "redis", "ruff", "structlog", "uv", "vine", "watchfiles", "whitenoise"),
+        *("prometheus_client", "psycopg", "pytest", "redis", "ruff", "structlog", "uv", "vine", "watchfiles", "whitenoise"),
     },
     "the project itself": {
         *("accounts", "config", "deploy", "dev", "docs", "faults", "health", "home", "jobs"),
-        *("reliability", "requirements", "tests"),
+        *("metrics", "monitoring", "reliability", "requirements", "tests"),
     },
 }
 DOMAIN_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")

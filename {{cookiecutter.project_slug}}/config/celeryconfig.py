@@ -385,6 +385,13 @@ worker_cancel_long_running_tasks_on_connection_loss = True
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#timezone
 timezone = "UTC"
 
+# Why: beat looks at its schedule every 5 s at the least, so that its silence means something.
+# Without it: it may sleep for five minutes, and one that hangs cannot be told from one that sleeps.
+# Price: none that shows.
+# Proof: tests/test_health.py::test_beat_that_hangs_is_not_live
+# https://docs.celeryq.dev/en/stable/userguide/configuration.html#beat-max-loop-interval
+beat_max_loop_interval = 5
+
 # Why: what beat sends, reviewed as code. An entry that no worker took before the next one is
 #   due expires.
 # Without it: after an outage of the workers, every run that was missed is made up, all at once.

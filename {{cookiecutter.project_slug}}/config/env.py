@@ -4,6 +4,7 @@ They are read here, all at once, so that a start with three mistakes names all t
 start with none has nothing left to discover. Each constant has the name of its variable.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -73,6 +74,11 @@ def _host_names(names: list[str]) -> None:
         raise ValidationError("Expected host names, separated by commas.")
 
 
+def _servers(names: list[str]) -> None:
+    if not all(re.fullmatch(r".+:\d+", name) for name in names):
+        raise ValidationError("Expected servers as host:port, separated by commas.")
+
+
 _positive = _validate.Range(min=1)
 
 # Django
@@ -103,10 +109,12 @@ SENTRY_DSN = _env.str("SENTRY_DSN", default="", validate=_dsn)
 PORT = _env.int("PORT", default=8000, validate=_validate.Range(min=1, max=65535))
 METRICS_HOST = _env.str("METRICS_HOST", default="127.0.0.1", validate=_validate.Length(min=1))
 METRICS_PORT = _env.int("METRICS_PORT", default=0, validate=_validate.Range(min=0, max=65535))
+CERTIFICATES: list[str] = _env.list("CERTIFICATES", default=[], subcast=str.strip, validate=_servers)
 WEB_CONCURRENCY = _env.int("WEB_CONCURRENCY", default=2, validate=_positive)
 WEB_THREADS = _env.int("WEB_THREADS", default=4, validate=_positive)
 WORKER_CONCURRENCY = _env.int("WORKER_CONCURRENCY", default=2, validate=_positive)
 WORKER_MAX_MEMORY_MB = _env.int("WORKER_MAX_MEMORY_MB", default=400, validate=_positive)
+WORKER_RESTART_IF_DEAF = _env.bool("WORKER_RESTART_IF_DEAF", default=False)
 # jinja: if cookiecutter.deploy == "heroku"
 STOP_GRACE = _env.int("STOP_GRACE", default=30, validate=_validate.Range(min=13))
 # jinja: else

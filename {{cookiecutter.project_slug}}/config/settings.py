@@ -23,6 +23,7 @@ INSTALLED_APPS = [
     "health",
     "home",
     "jobs",
+    "metrics",
     "reliability",
 ]
 
@@ -187,6 +188,9 @@ RELIABILITY: dict[str, object] = {"long_time_limit": celeryconfig.LONG_TIME_LIMI
 # Monitoring: see health/ and metrics/
 
 METRICS_HOST, METRICS_PORT = env.METRICS_HOST, env.METRICS_PORT
+WORKER_RESTART_IF_DEAF = env.WORKER_RESTART_IF_DEAF
+BROKER_URL = env.BROKER_URL
+CERTIFICATES = env.CERTIFICATES
 
 # Logs and errors
 

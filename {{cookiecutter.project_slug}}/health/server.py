@@ -1,7 +1,7 @@
 """A small HTTP server inside a worker, a beat or the exporter: `/livez`, `/readyz` and `/metrics`.
 
-It runs in a thread of the main process, so that an answer also says that the process is not stopped. It listens
-on this machine alone unless METRICS_HOST says otherwise, and never on the port of web.
+It runs in a thread of the main process, so that an answer also says that the process is not stopped. It
+listens on this machine alone unless METRICS_HOST says otherwise, and never on the port of web.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from django.conf import settings
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 logger = structlog.get_logger(__name__)
 
@@ -37,6 +38,11 @@ def as_json(ok: bool, **facts: Any) -> Answer:
     """Return an answer to a probe: 200 when all is well, else 503, with what led to that."""
     body = json.dumps({"status": "ok" if ok else "unavailable", **facts})
     return Answer(200 if ok else 503, "application/json", body.encode())
+
+
+def figures() -> Answer:
+    """Return what this process counts, for Prometheus."""
+    return Answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
 
 
 class _Server(ThreadingHTTPServer):
@@ -73,20 +79,22 @@ class _Handler(BaseHTTPRequestHandler):
         """Probes and scrapes come every few seconds: they are not logged."""
 
 
-def serve(role: str, pages: Mapping[str, Page]) -> None:
-    """Serve `pages` from now to the end of this process. `role` is a key of PORTS.
+def serve(role: str, pages: Mapping[str, Page], *, required: bool = False) -> None:
+    """Serve `pages`, and `/metrics`, from now to the end of this process. `role` is a key of PORTS.
 
     A port that is taken is an error in the log and no reason to stop: tasks come first, and what
-    monitors this process will miss it.
+    monitors this process will miss it. With `required` it is an OSError.
     """
     host, port = settings.METRICS_HOST, settings.METRICS_PORT or PORTS[role]
     kind = type("Server", (_Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
     try:
         server: _Server = kind((host, port), _Handler)
     except OSError as error:
+        if required:
+            raise
         logger.error("monitoring_not_served", host=host, port=port, error=str(error))
         return
-    server.pages = pages
+    server.pages = {"/metrics": figures, **pages}
     # A child that outlives this process must not keep the port from the next one.
     os.register_at_fork(after_in_child=server.socket.close)
     threading.Thread(target=server.serve_forever, name="monitoring", daemon=True).start()

@@ -11,6 +11,7 @@ from typing import Any
 from celery.signals import beat_init, celeryd_init
 from django.core.checks import CheckMessage, Error, Warning, register
 
+from reliability import pulse, reconnecting
 from reliability.conf import enabled
 from reliability.registry import loaded_app
 
@@ -25,6 +26,19 @@ def refuse_embedded_beat(instance: Any, options: dict[str, Any], **_: Any) -> No
     """End a worker that would run beat too, before it connects: one line, exit status 1."""
     if options.get("beat") and enabled("refuse_embedded_beat"):
         raise SystemExit(REFUSAL.format(app=instance.app.main))
+
+
+def have_a_pulse(sender: Any, **_: Any) -> None:
+    """Note each tick, and each second of waiting for the broker."""
+    scheduler = sender.scheduler
+    reconnecting.patient(scheduler.connection, pulse.beat)
+    tick = scheduler.tick
+
+    def noted_tick() -> Any:
+        pulse.beat()
+        return tick()
+
+    scheduler.tick = noted_tick
 
 
 def end_between_ticks(sender: Any, **_: Any) -> None:
@@ -75,6 +89,7 @@ def postponed(*numbers: signal.Signals) -> Iterator[None]:
 def connect() -> None:
     """Look at the options of each worker that starts, and at each beat."""
     celeryd_init.connect(refuse_embedded_beat)
+    beat_init.connect(have_a_pulse)
     beat_init.connect(end_between_ticks)
 
 

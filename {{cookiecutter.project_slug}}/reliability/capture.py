@@ -15,7 +15,7 @@ from django.utils import timezone
 from kombu.exceptions import EncodeError, OperationalError
 from kombu.message import Message
 
-from reliability import messages
+from reliability import messages, pulse, signals
 from reliability.conf import value
 from reliability.letters import LONGEST_SHOWN, Letter
 
@@ -30,6 +30,7 @@ def keep(
     app: Celery, message: Message, reason: str, error: str, traceback: str = "", worker: str = ""
 ) -> bool:
     """Send the dead letter of `message`. Return whether the broker has it: only then acknowledge that."""
+    pulse.beat()  # each send to a silent broker takes seconds, and there may be many
     letter = build(message, reason, error, traceback, worker)
     try:
         if reason in PASSING and (stored := _letter_inside(message)):
@@ -39,6 +40,7 @@ def keep(
     except (OperationalError, EncodeError):
         logger.critical("Dead letter of %s[%s] not kept", letter["task"], letter["task_id"], exc_info=True)
         return False
+    signals.kept.send_robust(sender=None, task=letter["task"], queue=letter["queue"], reason=reason)
     logger.error("Dead letter: %s[%s], %s: %s", letter["task"], letter["task_id"], reason, letter["error"])
     return True
 

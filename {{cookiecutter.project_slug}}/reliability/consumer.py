@@ -6,9 +6,10 @@ from typing import Any
 from celery.signals import task_rejected, task_unknown
 from celery.utils.log import get_logger
 from celery.worker import consumer as celery_consumer
+from celery.worker import state
 from kombu.message import Message
 
-from reliability import capture, messages, reconnecting, redelivery, shutdown, throughput
+from reliability import capture, messages, pulse, reconnecting, redelivery, shutdown, throughput
 from reliability.conf import enabled
 from reliability.limits import REJECTED
 from reliability.request import WrongSignatureError
@@ -29,6 +30,19 @@ class Consumer(celery_consumer.Consumer):
         super().__init__(*args, **options)
         self.left: dict[str, Message] = {}  # what a broken connection held, by delivery tag
         self.pauses: dict[Any, Any] = {}  # timers of messages that wait here for another worker, by tag
+        self.messages = 0  # how many have come, over all connections
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Wait for the broker, with short pauses."""
+        pulse.beat()  # one that accepts, and then breaks off each time, never has us wait
+        return super().ensure_connected(reconnecting.patient(conn, self.while_waiting))
+
+    def while_waiting(self) -> None:
+        """The broker is away: that is no standstill, and no reason not to end when asked to."""
+        pulse.beat()
+        if self.draining:
+            shutdown.end()
+            state.maybe_shutdown()
 
     def connect(self) -> Any:
         """Declare every queue, other workers' too: Celery binds all to RabbitMQ's delayed delivery."""
@@ -45,6 +59,11 @@ class Consumer(celery_consumer.Consumer):
         if self.draining:  # and not wait for a broker that may never be back
             shutdown.end()
         super().on_connection_error_after_connected(exc)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Beat with each turn of the loop, once a second; Celery forgets the timer with the connection."""
+        hub.call_repeatedly(pulse.EVERY, pulse.beat)
+        super().register_with_event_loop(hub)
 
     def loop_args(self) -> tuple[Any, ...]:
         """Before the first message of a new connection, see to what the last one held."""
@@ -63,6 +82,7 @@ class Consumer(celery_consumer.Consumer):
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Message) -> None:
+            self.messages += 1
             if _given_up_by_the_broker(message):
                 if messages.has_expired(message) or not enabled("dead_letters"):
                     message.ack_log_error(logger, self.connection_errors)

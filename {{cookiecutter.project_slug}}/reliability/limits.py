@@ -100,7 +100,7 @@ def _check_task(app: Celery, task: Any) -> Iterator[CheckMessage]:
             "task into pieces that note how far they came.",
             id="reliability.E013",
         )
-    elif hard > ordinary and (queue := _queue(app, task)) != LONG:
+    elif hard > ordinary and (queue := queue_of(app, task)) != LONG:
         yield Error(
             f"The task {task.name} may run for {hard} s and goes to the queue {queue}, whose workers have "
             f"{ordinary} s to finish when they are stopped.",
@@ -142,7 +142,7 @@ def _check_consumer_timeout(app: Celery, longest: Any) -> Iterator[CheckMessage]
             )
 
 
-def _queue(app: Celery, task: Any) -> str:
+def queue_of(app: Celery, task: Any) -> str:
     """Return the name of the queue that a plain `.delay()` sends the task to."""
     declared = getattr(task, "queue", None)
     options = {"queue": declared} if declared else {}

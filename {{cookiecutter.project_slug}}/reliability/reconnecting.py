@@ -1,14 +1,53 @@
-"""A restart of Redis interrupts nothing: what runs is acknowledged over the next connection.
+"""The broker went away: wait for it, and lose nothing that runs meanwhile.
 
-When the connection breaks, kombu wants to give back all that its worker holds, running or not. Where the
-worker waited for one more message just then, kombu fails at that, and Celery ends the worker (both 5.7).
+Celery tries again after 2, 4, ... 30 s, and so idles for half a minute after the broker is back; here it asks
+every few seconds, each process at times of its own.
+
+A restart of Redis interrupts nothing: what runs is acknowledged over the next connection. When one breaks,
+kombu wants to give back all that its worker holds, running or not. Where the worker waited for one more
+message just then, kombu fails at that, and Celery ends the worker (both 5.7).
 """
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 from celery.worker import state
+from kombu import Connection
 from kombu.message import Message
 from kombu.transport import virtual
+
+from reliability.conf import enabled
+
+LONGEST_PAUSE = 5.0  # seconds between two attempts to reach the broker, and up to a half more
+
+
+def patient(connection: Connection, while_waiting: Callable[[], None]) -> Connection:
+    """Have this connection wait for its broker with short pauses; each second `while_waiting` is called.
+
+    Not only where Celery asks for that: the event that says that a worker is there is sent from the event
+    loop, and waits there for a broker that does not answer, however long that takes.
+    """
+    opened: Any = connection
+    wait: Callable[..., Any] = opened._ensure_connection
+
+    def ensure_connection(*args: Any, callback: Callable[[], None] | None = None, **options: Any) -> Any:
+        def still_here() -> None:
+            while_waiting()
+            if callback:
+                callback()
+
+        if enabled("reconnect"):
+            pause = 1 + random.random() / 2  # noqa: S311  # no secret
+            options |= {
+                "interval_start": pause,
+                "interval_step": pause,
+                "interval_max": LONGEST_PAUSE * pause,
+            }
+        return wait(*args[:2], callback=still_here, **options)
+
+    opened._ensure_connection = ensure_connection
+    return connection
 
 
 def leave(consumer: Any) -> dict[str, Message]:

@@ -9,7 +9,7 @@ from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from celery.worker import request as celery_request
 from celery.worker import state
 
-from reliability import capture
+from reliability import capture, signals
 from reliability.conf import enabled
 
 
@@ -22,6 +22,7 @@ class Request(celery_request.Request):
 
     _lost = False  # whether its process was gone when the hard limit came
     _has_letter = False  # whether it was kept
+    seconds: float | None = None  # that it ran, as its process measured them
 
     def __init__(self, message: Any, **options: Any) -> None:
         """Raise WrongSignatureError when the task does not take these arguments.
@@ -40,6 +41,20 @@ class Request(celery_request.Request):
             except TypeError as error:
                 raise WrongSignatureError(f"{self.name} does not take these arguments: {error}") from error
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Tell of a success, too. Celery makes a subclass for each task, whose `on_success` ignores ours."""
+        super().__init_subclass__(**options)
+        succeed = cls.on_success
+
+        def on_success(self: Any, failed__retval__runtime: tuple[bool, Any, float], **options: Any) -> None:
+            failed, _, seconds = failed__retval__runtime
+            self.seconds = seconds
+            succeed(self, failed__retval__runtime, **options)
+            if not failed:
+                self._tell("succeeded")
+
+        cls.on_success = on_success  # type: ignore[method-assign]
+
     def _check_types(self) -> None:
         """Raise InvalidTaskError for types that would end the event loop, or cost it a process's slot."""
         if not isinstance(self.args, list | tuple) or not isinstance(self.kwargs, dict):
@@ -49,6 +64,11 @@ class Request(celery_request.Request):
             raise InvalidTaskError(f"The header timelimit is no pair: {limits!r}")
         if not all(limit is None or isinstance(limit, int | float) for limit in limits):
             raise InvalidTaskError(f"The header timelimit holds no numbers: {limits!r}")
+
+    def on_accepted(self, pid: Any, time_accepted: float) -> None:
+        """Tell that it runs."""
+        super().on_accepted(pid, time_accepted)
+        signals.started.send_robust(sender=None, request=self)
 
     def on_failure(
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
@@ -66,8 +86,10 @@ class Request(celery_request.Request):
         reason = self._reason(error)
         if reason and not self._kept(reason, f"{type(error).__name__}: {error}", str(exc_info.traceback)):
             self.reject(requeue=True)
+            self._tell(_outcome(error))
             return
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        self._tell(_outcome(error))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Note a limit; not that of a task whose process was lost before it."""
@@ -82,6 +104,9 @@ class Request(celery_request.Request):
             self.acknowledge()
         else:
             super().reject(requeue=True)
+
+    def _tell(self, outcome: str) -> None:
+        signals.finished.send_robust(sender=None, request=self, outcome=outcome, seconds=self.seconds)
 
     def _process_has_ended(self) -> bool:
         """Return whether the process is gone. Celery may notice that seconds later than a short limit."""
@@ -129,6 +154,22 @@ def _original(exc_info: ExceptionInfo) -> BaseException:
     error: Any = exc_info.exception
     original: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
     return original
+
+
+def _outcome(error: BaseException) -> str:
+    """Return which of signals.OUTCOMES this is."""
+    match error:
+        case Retry():
+            return "retried"
+        case Ignore():
+            return "ignored"
+        case Reject():
+            return "rejected"
+        case TimeLimitExceeded() | SoftTimeLimitExceeded():
+            return "time_limit"
+        case WorkerLostError() | Terminated() | SystemExit() | KeyboardInterrupt():
+            return "lost"
+    return "failed"
 
 
 def _lost(what: str) -> ExceptionInfo:

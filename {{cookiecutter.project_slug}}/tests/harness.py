@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from django.conf import settings
 from kombu import Connection
 
 from config.celery import app
 from dev import BASE_DIR
+from dev.processes import free_port
 
 PATIENCE = 60  # seconds; an upper bound against hangs, not an expectation
 COMMAND = ("-A", "tests.app", "worker", "--include", "tests.tasks")  # of celery
@@ -90,18 +93,38 @@ class Worker:
 
     def __init__(self, log: Path, environment: dict[str, str], command: Sequence[str] = COMMAND) -> None:
         """Start it and return when it is ready, or at once when the environment names another broker."""
-        self.log = log
+        self.log, self.port = log, free_port()
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", *command],
                 cwd=BASE_DIR,
-                env={**os.environ, "DATABASE_URL": database_url(), **environment},
+                env={
+                    **os.environ,
+                    "DATABASE_URL": database_url(),
+                    "METRICS_PORT": str(self.port),
+                    **environment,
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         if "BROKER_URL" not in environment:
             self.wait_for("ready.")
+
+    def get(self, page: str, timeout: float = 5) -> tuple[int, str]:
+        """Return status and text of a page that the process itself serves; OSError when it does not."""
+        try:
+            with urlopen(f"http://127.0.0.1:{self.port}{page}", timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
+
+    def status(self, page: str, timeout: float = 5) -> int | None:
+        """Return the status of such a page, None when there is no answer."""
+        try:
+            return self.get(page, timeout)[0]
+        except OSError:
+            return None
 
     def wait_for(self, text: str) -> None:
         """Return once the log holds `text`."""

@@ -91,6 +91,13 @@ def unreachable(self: Any) -> None:
     raise ConnectionError("on purpose")
 
 
+@shared_task(bind=True)
+def take(self: Any, seconds: float) -> None:
+    """Take some time."""
+    count(self)
+    time.sleep(seconds)
+
+
 @shared_task(bind=True, time_limit=celeryconfig.LONG_TIME_LIMIT or celeryconfig.task_time_limit)
 def lengthy(self: Any, seconds: float = 0) -> None:
     """Take some time; it may take more than other tasks."""

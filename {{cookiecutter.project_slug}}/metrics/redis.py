@@ -1,0 +1,136 @@
+"""What Redis or Valkey tells about the queues in it, and about itself."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.app import app_or_default
+from kombu import Connection
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+
+LOOKED_AT = 8  # messages at a list's end that are looked at for one that is not for later
+
+
+class Broker:
+    """The broker, by a connection that is kept between scrapes."""
+
+    name = "broker"
+
+    def __init__(self) -> None:
+        self.app = app_or_default()
+        self.connection: Connection | None = None
+
+    def ask(self) -> Iterator[Metric]:
+        if self.connection is None:
+            self.connection = self.app.connection_for_read()
+        try:
+            channel: Any = self.connection.default_channel
+            yield from self._queues(channel)
+            yield from _server(channel.client.info("everything"))
+        except Exception:
+            self.connection.collect(socket_timeout=1)
+            self.connection = None
+            raise
+
+    def _queues(self, channel: Any) -> Iterator[Metric]:
+        """Ask for all queues at once, with the lists of their priorities, and for what workers hold."""
+        lists = [
+            (queue, channel._q_for_pri(queue, priority))
+            for queue in self.app.amqp.queues
+            for priority in channel.priority_steps
+        ]
+        with channel.client.pipeline(transaction=False) as pipeline:
+            for _, key in lists:
+                pipeline.llen(key).lindex(key, -1)
+            pipeline.hlen(channel.unacked_key)
+            pipeline.zrange(channel.unacked_index_key, 0, 0, withscores=True)
+            *found, unacked, oldest = pipeline.execute()
+        now = time.time()
+        lengths = dict.fromkeys(self.app.amqp.queues, 0)
+        ages = dict.fromkeys(self.app.amqp.queues, 0.0)
+        for (queue, key), length, last in zip(lists, found[::2], found[1::2], strict=True):
+            lengths[queue] += length
+            if length:
+                ages[queue] = max(ages[queue], self._age(channel.client, key, last, now))
+        ready = GaugeMetricFamily(
+            "celery_queue_messages", "Messages that wait for a worker.", labels=["queue"]
+        )
+        age = GaugeMetricFamily(
+            "celery_queue_oldest_message_age_seconds",
+            "The age of the message that is next, from sending or its ETA; source: message.",
+            labels=["queue", "source"],
+        )
+        for queue, length in lengths.items():
+            ready.add_metric([queue], length)
+            age.add_metric([queue, "message"], ages[queue])
+        yield from (ready, age)
+        held = GaugeMetricFamily(
+            "celery_unacked_messages",
+            "Messages that workers hold: run, prefetched, or waiting for their ETA. Redis tells no queue.",
+            labels=["queue"],
+        )
+        held.add_metric(["(all)"], unacked)
+        held_for = GaugeMetricFamily(
+            "celery_oldest_unacked_age_seconds", "For how long one of these has been held.", labels=["queue"]
+        )
+        held_for.add_metric(["(all)"], max(0.0, now - oldest[0][1]) if oldest else 0.0)
+        yield from (held, held_for)
+
+    def _age(self, client: Any, key: str, last: bytes | None, now: float) -> float:
+        """Return the age of the first message from the list's end that is not for later; 0 without one."""
+        for position in range(1, LOOKED_AT + 1):
+            message = last if position == 1 else client.lindex(key, -position)
+            if message is None:
+                break
+            since = _waits_since(message)
+            if since is not None and since <= now:
+                return now - since
+        return 0.0
+
+
+def _waits_since(message: bytes) -> float | None:
+    """Return since when the message could run, seconds since 1970; None when it does not say."""
+    try:
+        headers = json.loads(message)["headers"]
+        times = [headers.get("sent_at"), headers.get("eta")]
+        moments = [datetime.fromisoformat(text) for text in times if text]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    utc = [moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments]
+    return max((moment.timestamp() for moment in utc), default=None)
+
+
+def _server(info: dict[str, Any]) -> Iterator[Metric]:
+    def number(name: str, text: str, value: Any) -> Metric:
+        return GaugeMetricFamily(name, text, value=float(value or 0))
+
+    yield number("celery_broker_memory_bytes", "Memory in use.", info["used_memory"])
+    yield number("celery_broker_memory_limit_bytes", "maxmemory; 0 for none.", info.get("maxmemory"))
+    yield number(
+        "celery_broker_system_memory_bytes",
+        "Memory of the machine.",
+        info.get("total_system_memory"),
+    )
+    policy = info.get("maxmemory_policy", "unknown")
+    yield InfoMetricFamily("celery_broker_eviction_policy", "maxmemory-policy.", value={"policy": policy})
+    yield number("celery_broker_evicts", "1 when messages may be evicted, else 0.", policy != "noeviction")
+    yield CounterMetricFamily(
+        "celery_broker_evicted_keys", "Keys evicted since it started.", value=info["evicted_keys"]
+    )
+    persistent = info.get("aof_enabled") or info.get("rdb_last_save_time")
+    yield number("celery_broker_persists", "1 with the append-only file.", info.get("aof_enabled"))
+    works = all(
+        info.get(field, "ok") == "ok"
+        for field in ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
+    )
+    yield number("celery_broker_persistence_works", "1 when the last writes to disk succeeded.", works)
+    if persistent:
+        yield number(
+            "celery_broker_last_save_age_seconds",
+            "Since the last whole copy on disk; with the append-only file later changes are there too.",
+            time.time() - info["rdb_last_save_time"],
+        )
+    yield number("celery_broker_connections", "Clients that are connected.", info["connected_clients"])
+    yield number("celery_broker_connections_limit", "maxclients.", info.get("maxclients"))

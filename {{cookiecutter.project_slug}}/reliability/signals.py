@@ -1,0 +1,18 @@
+"""What happens to tasks, told in the worker's main process to whoever counts it. Receivers must be quick.
+
+In the prefork pool Celery's own signals of a task's end are sent in its child processes, which come and go.
+"""
+
+from django.dispatch import Signal
+
+# A pool process, or thread, has begun with a delivery. Argument: `request`, Celery's Request.
+started = Signal()
+
+# A delivery has ended. Arguments: `request`; `outcome`, one of OUTCOMES; and
+# `seconds` that it ran as its process measured them, None where that process was lost or killed.
+finished = Signal()
+
+# A dead letter was sent. Arguments: the task's name `task`, its `queue`, and the `reason`.
+kept = Signal()
+
+OUTCOMES = ("succeeded", "retried", "failed", "time_limit", "lost", "rejected", "ignored")
