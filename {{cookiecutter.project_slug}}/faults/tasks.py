@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from celery import shared_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from django.db import connection
 
 KEPT: list[bytes] = []
@@ -89,6 +89,25 @@ def leak(key: str, megabytes: int) -> None:
     """Take memory and keep it, as a cache without a bound does."""
     record(key, "begun")
     KEPT.append(b"x" * (megabytes << 20))
+    record(key, "finished")
+
+
+@shared_task(max_retries=2, retry_backoff_max=1)
+def unlucky(key: str) -> None:
+    """Meet an error that may pass, in the first two runs."""
+    record(key, "begun")
+    if runs(key) < 3:
+        raise ConnectionError("on purpose")
+    record(key, "finished")
+
+
+@shared_task
+def come_back(key: str, times: int, pause: float = 0) -> None:
+    """Have the message put back, so many times."""
+    record(key, "begun")
+    time.sleep(pause)
+    if runs(key) <= times:
+        raise Reject("on purpose", requeue=True)
     record(key, "finished")
 
 

@@ -20,7 +20,8 @@ class Health:
     def __init__(self, worker: Any) -> None:
         """`worker` is Celery's WorkController. Serves from now on."""
         self.worker = worker
-        self.watch = worker.watch = Watch(worker, restart=settings.WORKER_RESTART_IF_DEAF)
+        worker.health = self  # for metrics/worker.py
+        self.watch = Watch(worker, restart=settings.WORKER_RESTART_IF_DEAF)
         serve("worker", {"/livez": self.livez, "/readyz": self.readyz})
         self.watch.start()
         systemd.ready(lambda: self.livez().status == 200)

@@ -18,8 +18,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from metrics.tasks import canary, sent_key, since_key
 from reliability.limits import REJECTED
 
-AGAIN = 15  # seconds between two canaries that come back
-LOST = 600  # seconds after which another one is sent, in case the first was lost
+LOST = 600  # seconds after which another canary is sent, in case the first was lost
 
 
 class Broker:
@@ -72,7 +71,7 @@ class Broker:
             since = cache.get(since_key(queue))
             age.add_metric([queue, "canary"], max(0.0, now - since) if since else 0.0)
             # Several exporters may run: only one of them gets to add the key.
-            if cache.add(sent_key(queue), now, timeout=LOST if since else AGAIN):
+            if cache.add(sent_key(queue), now, timeout=LOST):
                 cache.add(since_key(queue), now, timeout=None)
                 canary.apply_async((queue,), queue=queue)
         return age

@@ -76,7 +76,13 @@ class Broker:
             "celery_oldest_unacked_age_seconds", "For how long one of these has been held.", labels=["queue"]
         )
         held_for.add_metric(["(all)"], max(0.0, now - oldest[0][1]) if oldest else 0.0)
+        timeout = self.app.conf.broker_transport_options["visibility_timeout"]
         yield from (held, held_for)
+        yield GaugeMetricFamily(
+            "celery_visibility_timeout_seconds",
+            "After so long a message that a worker holds is given to another one.",
+            value=timeout,
+        )
 
     def _age(self, client: Any, key: str, last: bytes | None, now: float) -> float:
         """Return the age of the first message from the list's end that is not for later; 0 without one."""

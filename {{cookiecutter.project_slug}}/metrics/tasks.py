@@ -3,6 +3,8 @@
 from celery import shared_task
 from django.core.cache import cache
 
+AGAIN = 15  # seconds from the return of a canary to the next one
+
 
 def since_key(queue: str) -> str:
     """Return the cache's key of the moment since which a canary is under way; seconds since 1970."""
@@ -18,3 +20,4 @@ def sent_key(queue: str) -> str:
 def canary(queue: str) -> None:
     """Say that this queue's canary has come through."""
     cache.delete(since_key(queue))
+    cache.touch(sent_key(queue), AGAIN)

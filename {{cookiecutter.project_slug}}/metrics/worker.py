@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from health.listening import Watch
+from health.worker import Health
 from reliability import messages, pulse
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -33,8 +33,11 @@ class Worker(Collector):
         yield from self._tasks()
         yield from self._pool()
         yield _gauge("celery_worker_loop_age_seconds", "Since the event loop last turned.", pulse.age())
-        watch: Watch | None = getattr(self.worker, "watch", None)
-        if watch:
+        health: Health | None = getattr(self.worker, "health", None)
+        if health:
+            watch = health.watch
+            live = health.livez().status == 200
+            yield _gauge("celery_worker_live", "1 while the liveness probe succeeds, else 0.", live)
             consuming = GaugeMetricFamily(
                 "celery_worker_consuming",
                 "1 while the worker takes tasks from the queue, else 0.",
@@ -49,10 +52,17 @@ class Worker(Collector):
         now = time.time()
         running = tuple(state.active_requests)
         held = [request for request in tuple(state.reserved_requests) if request not in running]
-        eta = getattr(state, "scheduled_requests", ())
+        waiting: Any = state  # the stubs lack it
+        eta = waiting.scheduled_requests
+        paused = getattr(getattr(self.worker, "consumer", None), "pauses", ())
         yield _gauge("celery_worker_running_tasks", "Tasks that run.", len(running))
         yield _gauge("celery_worker_prefetched_tasks", "Tasks that wait in the worker.", len(held))
         yield _gauge("celery_worker_eta_tasks", "Tasks that the worker holds until their ETA.", len(eta))
+        yield _gauge(
+            "celery_worker_held_messages",
+            "All messages that the worker holds, those that wait for a newer worker too.",
+            len(running) + len(held) + len(eta) + len(paused),
+        )
         yield _gauge("celery_worker_concurrency", "Tasks that can run at once.", self.worker.concurrency)
         oldest = GaugeMetricFamily(
             "celery_task_oldest_run_seconds", "The age of the longest run.", labels=["task", "queue"]

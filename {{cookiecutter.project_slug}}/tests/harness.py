@@ -91,12 +91,14 @@ def _channel(connection: Connection) -> Any:
 class Worker:
     """A real worker in a session of its own, so that a signal can reach it alone or with its children."""
 
+    program: Sequence[str] = ("-m", "celery")
+
     def __init__(self, log: Path, environment: dict[str, str], command: Sequence[str] = COMMAND) -> None:
         """Start it and return when it is ready, or at once when the environment names another broker."""
-        self.log, self.port = log, free_port()
+        self.log, self.port = log, int(environment.get("METRICS_PORT") or free_port())
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", *command],
+                [sys.executable, *self.program, *command],
                 cwd=BASE_DIR,
                 env={
                     **os.environ,
