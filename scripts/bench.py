@@ -110,10 +110,10 @@ def fault_project(folder, broker):
     return project
 
 
-def throughput(project, level):
-    """Return the tasks per second with Celery's defaults and with ours, and their ratio, both logging at `level`."""
+def throughput(project, level, *profiles):
+    """Return the tasks per second with each of two profiles, and their ratio, both logging at `level`."""
     python = project / ".venv/bin/python"
-    command = [python, "-m", "dev.throwaway", python, "-m", "faults.throughput", level]
+    command = [python, "-m", "dev.throwaway", python, "-m", "faults.throughput", level, *profiles]
     shown = subprocess.run(command, cwd=project, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(shown.splitlines()[-1])
 
@@ -178,7 +178,7 @@ def main():
         speeds, waits = [], []
         for broker in ("redis", "rabbitmq"):
             project = fault_project(folder, broker)
-            speeds += [(broker, level, throughput(project, level)) for level in ("WARNING", "INFO")]
+            speeds += [(broker, level, throughput(project, level, "defaults", "ours")) for level in ("WARNING", "INFO")]
             waits += outages(project)
             subprocess.run(["make", "--silent", "clean"], cwd=project, check=True)
     speed_rows = "\n".join(

@@ -63,24 +63,34 @@ def at(port: int) -> dict[str, str]:
     return {"METRICS_PORT": str(port)} if port else {}
 
 
-def start_beat(world: World, monitoring: Monitoring, entries: str, port: int = 0, **settings: Any) -> Worker:
-    """Start a beat that sends `work` by each of the entries every second, and have it watched."""
+def start_beat(
+    world: World,
+    monitoring: Monitoring,
+    entries: str,
+    *,
+    port: int = 0,
+    queue: str = "celery",
+    **settings: Any,
+) -> Worker:
+    """Start a beat that sends a task by each of the entries every second, and have it watched."""
+    options = {"expires": 30, "queue": queue}
     schedule = {
-        entry: {"task": "faults.tasks.do_nothing", "schedule": 1.0, "options": {"expires": 30}}
+        entry: {"task": "faults.tasks.do_nothing", "schedule": 1.0, "options": options}
         for entry in entries.split()
     }
+    settings |= {"beat_schedule": schedule, "beat_max_loop_interval": 0.2}
     beat = Worker(
         world.folder / f"beat-{time.monotonic_ns()}.log",
         {
             **world.environment,
-            "FAULTS_SETTINGS": json.dumps({"beat_schedule": schedule, **settings}),
+            "FAULTS_SETTINGS": json.dumps(settings),
             **at(port),
         },
         ["-A", "faults.app", "beat", "--schedule", str(world.folder / "schedule")],
     )
     monitoring.others.append(beat)
     monitoring.watch("beat", beat)
-    eventually(lambda: monitoring.value("celery_beat_sent_total > 0"), "a healthy beat")
+    eventually(lambda: monitoring.value("celery_beat_tick_age_seconds"), "a healthy beat")
     return beat
 
 
@@ -88,12 +98,13 @@ def test_a_healthy_stack_raises_nothing(world: World, monitoring: Monitoring) ->
     """Nothing happens, under load, but the alert that always fires."""
     start_worker(world, monitoring)
     start_beat(world, monitoring, "one two")
+    monitoring.fires("DeadMansSwitch")
     monitoring.forget()
     end = time.monotonic() + 45
     while time.monotonic() < end:
         world.send(seconds=0.05)
         time.sleep(0.1)
-    assert monitoring.receiver.names == {"DeadMansSwitch"}
+    assert monitoring.receiver.names <= {"DeadMansSwitch"}
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
@@ -272,8 +283,8 @@ def test_schedule_entry_late(world: World, monitoring: Monitoring, worker: Fault
 
 
 def test_schedule_entry_fails(world: World, monitoring: Monitoring, worker: FaultWorker) -> None:
-    """Beat has an entry whose argument no message can carry."""
-    beat = start_beat(world, monitoring, "one", task_serializer="pickle")
+    """An entry of the schedule names a queue that is none."""
+    beat = start_beat(world, monitoring, "one", queue="nowhere")
     monitoring.fires("ScheduleEntryFails")
     beat.kill()
     start_beat(world, monitoring, "one", port=beat.port)
@@ -299,9 +310,12 @@ def test_broker_down(world: World, monitoring: Monitoring, worker: FaultWorker, 
 
 
 def test_database_down(world: World, monitoring: Monitoring, worker: FaultWorker) -> None:
-    """PostgreSQL is frozen."""
-    with frozen(world.database):
+    """PostgreSQL is stopped."""
+    world.database.stop()
+    try:
         monitoring.fires("DatabaseDown")
+    finally:
+        world.database.start()
     monitoring.resolves("DatabaseDown")
 
 
@@ -342,11 +356,11 @@ def test_certificate_expires(world: World, monitoring: Monitoring, tmp_path: Pat
 @pytest.mark.redis
 def test_broker_memory(world: World, monitoring: Monitoring) -> None:
     """Redis has little more memory than it uses."""
-    with configured(world, "maxmemory", 4 * 2**20), world.broker.channel() as channel:
-        channel.client.set("ballast", b"x" * 2**21)
+    with world.broker.channel() as channel:
+        used = channel.client.info("memory")["used_memory"]
+    with configured(world, "maxmemory", used * 10 // 9):
         monitoring.fires("BrokerMemory")
-        channel.client.delete("ballast")
-        monitoring.resolves("BrokerMemory")
+    monitoring.resolves("BrokerMemory")
 
 
 @pytest.mark.redis
@@ -381,17 +395,20 @@ def test_broker_forgets(world: World, monitoring: Monitoring) -> None:
 
 
 @pytest.mark.redis
-def test_broker_cannot_save(world: World, monitoring: Monitoring, tmp_path: Path) -> None:
-    """The folder that Redis writes to is gone."""
-    folder = tmp_path / "gone"
-    folder.mkdir()
-    with configured(world, "dir", folder), world.broker.channel() as channel:
-        folder.rmdir()
-        channel.client.bgsave()
-        monitoring.fires("BrokerCannotSave")
+def test_broker_cannot_save(world: World, monitoring: Monitoring) -> None:
+    """Something is in the way of the file that Redis writes."""
     with world.broker.channel() as channel:
-        channel.client.bgsave()
-    monitoring.resolves("BrokerCannotSave")
+        folder, name = (channel.client.config_get(what)[what] for what in ("dir", "dbfilename"))
+        obstacle = Path(folder) / name
+        obstacle.unlink(missing_ok=True)
+        obstacle.mkdir()
+        try:
+            channel.client.bgsave()
+            monitoring.fires("BrokerCannotSave", silently=("BrokerDown",))
+        finally:
+            obstacle.rmdir()
+            channel.client.bgsave()
+        monitoring.resolves("BrokerCannotSave")
 
 
 @pytest.mark.redis
@@ -399,7 +416,7 @@ def test_broker_connections(world: World, monitoring: Monitoring) -> None:
     """Clients use most of the connections that Redis grants."""
     with world.broker.channel() as channel:
         used = channel.client.info("clients")["connected_clients"]
-        with configured(world, "maxclients", used + 4):
+        with configured(world, "maxclients", used + 1):
             monitoring.fires("BrokerConnections")
         monitoring.resolves("BrokerConnections")
 

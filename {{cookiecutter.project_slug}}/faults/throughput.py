@@ -1,8 +1,8 @@
-"""How many tasks a worker runs in a second, with our settings and with Celery's own, round by round.
+"""How many tasks a worker runs in a second, with two profiles of faults/profiles.py, round by round.
 
 A round fills the queue, then starts a worker with two processes, and takes the time from the first task to
 the last. Each round has both profiles, so a busy machine hurts both:
-`python -m dev.throwaway python -m faults.throughput WARNING`.
+`python -m dev.throwaway python -m faults.throughput WARNING defaults ours`.
 """
 
 import json
@@ -88,18 +88,19 @@ def measure(profile: str, level: str, folder: Path) -> float:
 
 
 def main() -> None:
-    """Print a line for each round, then the medians as JSON. The argument is the log level of both."""
-    level = sys.argv[1]
+    """Print a line for each round, then the medians as JSON, and the ratio of the second to the first."""
+    level, *profiles = sys.argv[1:]
     rounds = []
     with tempfile.TemporaryDirectory() as name:
         for number in range(ROUNDS + 1):
-            figures = {profile: measure(profile, level, Path(name)) for profile in ("defaults", "ours")}
+            figures = {profile: measure(profile, level, Path(name)) for profile in profiles}
             if number:  # the first one warms the disk cache
                 rounds.append(figures)
             shown = ", ".join(f"{profile} {run:.0f}/s" for profile, run in figures.items())
             print(f"{number}: {shown}", file=sys.stderr, flush=True)
     result = {profile: statistics.median(figures[profile] for figures in rounds) for profile in rounds[0]}
-    result["ratio"] = statistics.median(figures["ours"] / figures["defaults"] for figures in rounds)
+    first, second = profiles
+    result["ratio"] = statistics.median(figures[second] / figures[first] for figures in rounds)
     print(json.dumps(result))
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from amqp.exceptions import NotFound
 from celery.app import app_or_default
 from django.core.cache import cache
 from kombu import Connection
@@ -18,7 +19,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from metrics.tasks import canary, sent_key, since_key
 from reliability.limits import REJECTED
 
-LOST = 600  # seconds after which another canary is sent, in case the first was lost
+LOST = 120  # seconds after which another canary is sent, in case the first was lost
 
 
 class Broker:
@@ -50,11 +51,16 @@ class Broker:
             "Workers that take tasks from the queue, as RabbitMQ counts.",
             labels=["queue"],
         )
-        channel: Any = opened.default_channel
         for queue in self.app.amqp.queues:
-            declared = channel.queue_declare(queue, passive=True)
-            ready.add_metric([queue], declared.message_count)
-            consumers.add_metric([queue], declared.consumer_count)
+            channel: Any = opened.channel()  # its own, since RabbitMQ closes it for a queue that is not there
+            try:
+                declared = channel.queue_declare(queue, passive=True)
+                counted = declared.message_count, declared.consumer_count
+                channel.close()
+            except NotFound:  # no worker has ever made it
+                counted = 0, 0
+            ready.add_metric([queue], counted[0])
+            consumers.add_metric([queue], counted[1])
         yield from (ready, consumers)
 
     def _ages(self) -> Metric:

@@ -7,53 +7,49 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery.app import app_or_default
-from kombu import Connection
+from kombu.transport.redis import Channel
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 LOOKED_AT = 8  # messages at a list's end that are looked at for one that is not for later
 
 
 class Broker:
-    """The broker, by a connection that is kept between scrapes."""
+    """The broker, by a client of its own: kombu's would not connect to one that refuses to be written to."""
 
     name = "broker"
 
     def __init__(self) -> None:
-        self.app = app_or_default()
-        self.connection: Connection | None = None
+        self.conf, self.queues = app_or_default().conf, app_or_default().amqp.queues
+        options = {
+            **(self.conf.broker_use_ssl or {}),
+            "socket_connect_timeout": 1,
+            "socket_timeout": 2,
+        }  # seconds
+        self.client: Any = Redis.from_url(self.conf.broker_url, retry=Retry(NoBackoff(), 0), **options)
 
     def ask(self) -> Iterator[Metric]:
-        if self.connection is None:
-            self.connection = self.app.connection_for_read()
-        try:
-            channel: Any = self.connection.default_channel
-            yield from self._queues(channel)
-            yield from _server(channel.client.info("everything"))
-        except Exception:
-            self.connection.collect(socket_timeout=1)
-            self.connection = None
-            raise
+        yield from self._queues()
+        yield from _server(self.client.info("everything"))
 
-    def _queues(self, channel: Any) -> Iterator[Metric]:
+    def _queues(self) -> Iterator[Metric]:
         """Ask for all queues at once, with the lists of their priorities, and for what workers hold."""
-        lists = [
-            (queue, channel._q_for_pri(queue, priority))
-            for queue in self.app.amqp.queues
-            for priority in channel.priority_steps
-        ]
-        with channel.client.pipeline(transaction=False) as pipeline:
+        lists = [(queue, key) for queue in self.queues for key in lists_of(queue)]
+        with self.client.pipeline(transaction=False) as pipeline:
             for _, key in lists:
                 pipeline.llen(key).lindex(key, -1)
-            pipeline.hlen(channel.unacked_key)
-            pipeline.zrange(channel.unacked_index_key, 0, 0, withscores=True)
+            pipeline.hlen(Channel.unacked_key)
+            pipeline.zrange(Channel.unacked_index_key, 0, 0, withscores=True)
             *found, unacked, oldest = pipeline.execute()
         now = time.time()
-        lengths = dict.fromkeys(self.app.amqp.queues, 0)
-        ages = dict.fromkeys(self.app.amqp.queues, 0.0)
+        lengths = dict.fromkeys(self.queues, 0)
+        ages = dict.fromkeys(self.queues, 0.0)
         for (queue, key), length, last in zip(lists, found[::2], found[1::2], strict=True):
             lengths[queue] += length
             if length:
-                ages[queue] = max(ages[queue], self._age(channel.client, key, last, now))
+                ages[queue] = max(ages[queue], self._age(key, last, now))
         ready = GaugeMetricFamily(
             "celery_queue_messages", "Messages that wait for a worker.", labels=["queue"]
         )
@@ -76,7 +72,7 @@ class Broker:
             "celery_oldest_unacked_age_seconds", "For how long one of these has been held.", labels=["queue"]
         )
         held_for.add_metric(["(all)"], max(0.0, now - oldest[0][1]) if oldest else 0.0)
-        timeout = self.app.conf.broker_transport_options["visibility_timeout"]
+        timeout = self.conf.broker_transport_options["visibility_timeout"]
         yield from (held, held_for)
         yield GaugeMetricFamily(
             "celery_visibility_timeout_seconds",
@@ -84,16 +80,22 @@ class Broker:
             value=timeout,
         )
 
-    def _age(self, client: Any, key: str, last: bytes | None, now: float) -> float:
+    def _age(self, key: str, last: bytes | None, now: float) -> float:
         """Return the age of the first message from the list's end that is not for later; 0 without one."""
         for position in range(1, LOOKED_AT + 1):
-            message = last if position == 1 else client.lindex(key, -position)
+            message = last if position == 1 else self.client.lindex(key, -position)
             if message is None:
                 break
             since = _waits_since(message)
             if since is not None and since <= now:
                 return now - since
         return 0.0
+
+
+def lists_of(queue: str) -> list[str]:
+    """Return the keys of a queue's lists, one for each priority, as kombu names them."""
+    others = Channel.priority_steps[1:]
+    return [queue, *(f"{queue}{Channel.sep}{priority}" for priority in others)]
 
 
 def _waits_since(message: bytes) -> float | None:

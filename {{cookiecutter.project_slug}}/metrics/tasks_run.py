@@ -112,6 +112,9 @@ class Counting:
         series = self.of(name, str((request.delivery_info or {}).get("routing_key")))
         (series.expired if expired else series.revoked).inc()
 
+    def on_expired(self, task: str, queue: str, **_: Any) -> None:
+        self.of(task, queue).expired.inc()
+
     def on_kept(self, task: str, queue: str, reason: str, **_: Any) -> None:
         task = task if task in self.app.tasks else OTHER
         queue = queue if queue in self.app.amqp.queues else OTHER
@@ -140,6 +143,7 @@ def begin(sender: Any, **_: Any) -> None:
     task_revoked.connect(counting.on_revoked, weak=False)
     signals.started.connect(counting.on_started, weak=False)
     signals.finished.connect(counting.on_finished, weak=False)
+    signals.expired.connect(counting.on_expired, weak=False)
     signals.kept.connect(counting.on_kept, weak=False)
 
 

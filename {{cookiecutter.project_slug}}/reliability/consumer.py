@@ -9,7 +9,7 @@ from celery.worker import consumer as celery_consumer
 from celery.worker import state
 from kombu.message import Message
 
-from reliability import capture, messages, pulse, reconnecting, redelivery, shutdown, throughput
+from reliability import capture, messages, pulse, reconnecting, redelivery, shutdown, signals, throughput
 from reliability.conf import enabled
 from reliability.limits import REJECTED
 from reliability.request import WrongSignatureError
@@ -84,7 +84,10 @@ class Consumer(celery_consumer.Consumer):
         def on_message(message: Message) -> None:
             self.messages += 1
             if _given_up_by_the_broker(message):
-                if messages.has_expired(message) or not enabled("dead_letters"):
+                if queue := messages.expired_in(message):
+                    task = messages.header_text(message, "task")
+                    signals.expired.send_robust(sender=None, task=task, queue=queue)
+                if queue or not enabled("dead_letters"):
                     message.ack_log_error(logger, self.connection_errors)
                 else:
                     self._kept(message, "delivery_limit", "The broker's delivery limit was reached")

@@ -60,11 +60,12 @@ def queue_name(message: Message) -> str:
     return _DELAYED.sub("", str(info.get("routing_key") or ""))
 
 
-def has_expired(message: Message) -> bool:
-    """Return whether RabbitMQ took the message out of its queue because its time was over."""
+def expired_in(message: Message) -> str:
+    """Return the queue out of which RabbitMQ took the message because its time was over; empty for none."""
     deaths = headers(message).get("x-death")
     last = deaths[0] if isinstance(deaths, list) and deaths else {}
-    return isinstance(last, Mapping) and last.get("reason") == "expired"
+    expired = isinstance(last, Mapping) and last.get("reason") == "expired"
+    return str(last.get("queue")) if expired else ""
 
 
 def queue_of(app: Celery, key: str) -> Queue:

@@ -12,6 +12,9 @@ started = Signal()
 # `seconds` that it ran as its process measured them, None where that process was lost or killed.
 finished = Signal()
 
+# RabbitMQ gave up a message because its time was over. Arguments: the task's name `task`, and its `queue`.
+expired = Signal()
+
 # A dead letter was sent. Arguments: the task's name `task`, its `queue`, and the `reason`.
 kept = Signal()
 

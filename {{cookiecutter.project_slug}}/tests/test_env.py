@@ -125,7 +125,7 @@ def test_spaces_around_host_names_do_not_count(tmp_path: Path) -> None:
 def test_env_example_states_the_defaults() -> None:
     text = (BASE_DIR / ".env.example").read_text().lower()
     source = (BASE_DIR / "config" / "env.py").read_text()
-    defaults = re.findall(r'"([A-Z_]+)",\s+default="?(\w+)', source)
+    defaults = re.findall(r'"([A-Z_]+)",\s+default="?([\w.]+)', source)
     assert len(defaults) >= 8
     for name, default in defaults:
         assert f"default: {default}\n# {name}={default}\n".lower() in text, name
