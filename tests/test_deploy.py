@@ -150,7 +150,7 @@ def systemd_verify(unit, folder):
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_units(bake, planted, tmp_path):
     units = sorted((bake(deploy="systemd") / "deploy/systemd").glob("*.service"))
-    assert len(units) == 4
+    assert len(units) == 5
     (tmp_path / "bad").mkdir()
     mistaken = planted(units[0], "KillMode=mixed", "KillMode=maybe")
     assert systemd_verify(mistaken, tmp_path / "bad").stderr
@@ -234,3 +234,82 @@ def test_own_workflow_and_ci_script():
     assert done.returncode == 0, done.stdout
     assert schema("vendor.github-workflows", ROOT / ".github/workflows/ci.yml").returncode == 0
     assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def probes(project, deploy):
+    """Return each process that has a liveness probe: {its command: [port, seconds until it is restarted]}."""
+    if deploy == "compose":
+        services = yaml.safe_load((project / "compose.production.yaml").read_text())["services"].values()
+        return {
+            " ".join(service["command"]): [
+                int(service["healthcheck"]["test"][-1]),
+                int(service["healthcheck"]["interval"][:-1]) * service["healthcheck"]["retries"],
+            ]
+            for service in services
+            if "health/ask.py" in service.get("healthcheck", {}).get("test", ())
+        }
+    if deploy == "kubernetes":
+        built = yaml.safe_load_all(kustomize(project / "deploy/overlays/production").stdout)
+        containers = [
+            container
+            for resource in built
+            if resource["kind"] == "Deployment"
+            for container in resource["spec"]["template"]["spec"]["containers"]
+        ]
+        return {
+            " ".join(container["command"]): [
+                {port["name"]: port["containerPort"] for port in container["ports"]}["metrics"],
+                container["livenessProbe"]["periodSeconds"] * container["livenessProbe"]["failureThreshold"],
+            ]
+            for container in containers
+            if "command" in container and container["livenessProbe"]["httpGet"]["port"] == "metrics"
+        }
+    units = [unit.read_text() for unit in (project / "deploy/systemd").glob("*.service")]
+    return {
+        re.search(r"^ExecStart=\S+/(\S+ .+)$", unit, re.MULTILINE)[1]: [
+            int((re.findall(r"^Environment=METRICS_PORT=(\d+)", unit, re.MULTILINE) or [0])[0]),
+            int(seconds) / 3,
+        ]
+        for unit in units
+        if "Type=notify" in unit
+        for seconds in re.findall(r"^WatchdogSec=(\d+)$", unit, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("deploy", ["compose", "kubernetes", "systemd"])
+def test_whoever_hangs_is_noticed_within_a_minute(deploy, bake):
+    """Worker, long worker, beat and exporter, by the answer of their own process at its own port."""
+    project = bake(deploy=deploy)
+    server, worker = ((project / "health" / name).read_text() for name in ("server.py", "worker.py"))
+    ports = {name: int(port) for name, port in re.findall(r'"(\w+)": (98\d\d)', server)}
+    limit = int(re.search(r"^LIMIT = (\d+)", worker, re.MULTILINE)[1])
+    found = probes(project, deploy)
+    kinds = {
+        "worker": " worker -X long",
+        "long": " worker -Q long",
+        "beat": " beat ",
+        "exporter": "manage.py exporter",
+    }
+    assert len(found) == len(kinds)
+    for kind, text in kinds.items():
+        ((port, seconds),) = [probe for command, probe in found.items() if text in command]
+        assert seconds + limit <= 60, kind
+        if deploy == "systemd":  # two workers on one host
+            assert port == (9815 if kind == "long" else 0)
+        else:
+            assert port == ports["worker" if kind == "long" else kind], kind
+
+
+def test_figures_are_shown_to_nobody_outside(bake):
+    """No port of 98.. is published by Compose, in a Service, or behind the proxy."""
+    for deploy in ("compose", "kubernetes"):
+        project = bake(deploy=deploy)
+        if deploy == "compose":
+            services = yaml.safe_load((project / "compose.production.yaml").read_text())["services"].values()
+            shown = [port for service in services for port in service.get("ports", ())]
+            assert "98" not in (project / "Caddyfile").read_text()
+        else:
+            built = yaml.safe_load_all(kustomize(project / "deploy/overlays/production").stdout)
+            shown = [str(resource["spec"]["ports"]) for resource in built if resource["kind"] == "Service"]
+        assert shown
+        assert not any(re.search(r"98\d\d|metrics", port) for port in shown), shown

@@ -17,7 +17,8 @@ def test_make_faults_passes(broker, install):
     ):
         pytest.skip("rabbitmq-server is not installed")
     environment = {**os.environ, "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}  # another test runs beside this one
-    command = ["make", "faults"]
+    # That the alerts arrive is shown with one broker here, for time; `make faults` shows it with both.
+    command = ["make", "faults", *(["ARGS=--ignore faults/test_alerts.py"] if broker == "rabbitmq" else [])]
     project = install(broker=broker)
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

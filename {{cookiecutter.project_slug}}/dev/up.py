@@ -18,6 +18,8 @@ from dev.stack import Stack
 
 SERVERS_ENV = LOCAL / "servers.env"  # config/env.py reads it: manage.py works in another terminal
 PYTHON = shlex.quote(sys.executable)
+# Each part serves its figures on a port of its own: those of health/server.py, where they are free.
+METRICS_PORTS = {"web": 0, "worker": 9812, "beat": 9813}
 PARTS = {
     "web": "{python} manage.py runserver --noreload {port}",
     "worker": "{python} -m celery --quiet -A config worker",
@@ -74,7 +76,11 @@ def _run(stack: Stack) -> int:
     for name, command in PARTS.items():
         reloaded = shlex.quote(command.format(python=PYTHON, port=port))
         reloader = f"{PYTHON} -m watchfiles --verbosity warning {reloaded} {packages}"
-        manager.add_process(name, f"echo $$ > .local/{name}.pid; exec {reloader}", env=environment)
+        manager.add_process(
+            name,
+            f"echo $$ > .local/{name}.pid; exec {reloader}",
+            env={**environment, "METRICS_PORT": str(free_port(METRICS_PORTS[name]))},
+        )
     print(f"\n  http://127.0.0.1:{port}/    Ctrl-C stops everything\n", flush=True)
     manager.loop()
     stopped_by_a_person = manager.returncode in {128 + signal.SIGINT, 128 + signal.SIGTERM}

@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 logger = structlog.get_logger(__name__)
 
 # Where each kind of process listens, unless METRICS_PORT names another port.
-PORTS = {"web": 9811, "worker": 9812, "beat": 9813, "exporter": 9814}
+PORTS = {"worker": 9812, "beat": 9813, "exporter": 9814}
 
 
 class Answer(NamedTuple):
