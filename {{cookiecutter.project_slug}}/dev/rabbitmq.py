@@ -23,6 +23,7 @@ class RabbitMQ(Server):
         super().__init__(folder, port, password, durable=durable)
         self.program = find_program()
         self.mapper_port = free_port()
+        self.metrics_port = free_port()  # its own figures for Prometheus, as its official image has them
 
     @property
     def urls(self) -> dict[str, str]:
@@ -45,8 +46,11 @@ class RabbitMQ(Server):
         note.write_text(str(self.mapper_port))
         settings = self.data / "rabbitmq.conf"
         settings.touch(mode=0o600)
-        settings.write_text(f"default_user = app\ndefault_pass = {self.password}\n")
-        (self.data / "enabled_plugins").write_text("[].\n")
+        settings.write_text(
+            f"default_user = app\ndefault_pass = {self.password}\n"
+            f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {self.metrics_port}\n"
+        )
+        (self.data / "enabled_plugins").write_text("[rabbitmq_prometheus].\n")
 
     def command(self) -> Sequence[str | Path]:
         return [self.program]

@@ -16,6 +16,8 @@ from urllib.error import URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
+from django.core.cache import cache
+
 from dev import BASE_DIR
 from dev.processes import free_port
 from faults.world import World
@@ -92,9 +94,11 @@ class Monitoring:
         self.receiver = Receiver()
         self.port, alertmanager = free_port(), free_port()
         text = CONFIGURATION.format(folder=self.folder, alertmanager=alertmanager)
-        for job in ("worker", "beat", "exporter"):
+        for job in ("worker", "beat", "exporter", "broker"):
             text += JOB.format(job=job, folder=self.folder)
             self.watch(job)
+        self.watch_broker()
+        cache.clear()  # of canaries that an earlier scenario has sent
         (self.folder / "prometheus.yaml").write_text(text)
         text = (BASE_DIR / "monitoring" / "alertmanager.yaml").read_text()
         text = re.sub(r"(group_wait|group_interval): \w+", r"\1: 1s", text)
@@ -128,7 +132,15 @@ class Monitoring:
 
     def watch(self, job: str, *processes: Worker) -> None:
         """Have Prometheus scrape these processes as this job, and no others."""
-        targets = [f"127.0.0.1:{process.port}" for process in processes]
+        self._targets(job, [process.port for process in processes])
+
+    def watch_broker(self) -> None:
+        """Have Prometheus scrape what the broker itself tells, where it does."""
+        ports = [port] if (port := getattr(self.world.broker.server, "metrics_port", 0)) else []
+        self._targets("broker", ports)
+
+    def _targets(self, job: str, ports: list[int]) -> None:
+        targets = [f"127.0.0.1:{port}" for port in ports]
         file = self.folder / f"{job}.json"
         file.with_suffix(".new").write_text(json.dumps([{"targets": targets}]))
         file.with_suffix(".new").replace(file)
@@ -145,10 +157,10 @@ class Monitoring:
         eventually(lambda: not self.receiver.is_firing(name), f"{name} to be resolved")
 
     def forget(self) -> None:
-        """Once nothing but the alert that always fires is left, forget what fired while the stack started."""
+        """Once that is over, forget what fired while the stack started; most scenarios have no beat."""
         eventually(
             lambda: all(
-                status == "resolved" or name == "DeadMansSwitch"
+                status == "resolved" or name in ("DeadMansSwitch", "BeatDown")
                 for (name, _), status in self.receiver.status.copy().items()
             ),
             "a healthy stack",

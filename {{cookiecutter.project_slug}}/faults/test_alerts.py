@@ -24,7 +24,7 @@ from config.celery import app
 from faults import effects
 from faults.alerting import MISSING, Monitoring
 from faults.servers import frozen
-from faults.tuning import evicting, fill, keep_everything
+from faults.tuning import evicting, fill, keep_everything, rabbitmqctl
 from faults.working import FaultWorker
 from faults.world import World
 from tests.harness import Worker, database_url, eventually
@@ -51,10 +51,12 @@ def worker(world: World, monitoring: Monitoring) -> FaultWorker:
 
 
 def start_worker(world: World, monitoring: Monitoring, *arguments: str, port: int = 0) -> FaultWorker:
-    """Start a worker, have it watched, and return when Prometheus knows that it takes tasks."""
-    started = world.start_worker(*arguments, environment=at(port))
+    """Start a worker of all queues, have it watched, and return when Prometheus knows that it takes tasks."""
+    started = world.start_worker("-Q", "celery,long", *arguments, environment=at(port))
     monitoring.watch("worker", started)
     eventually(lambda: monitoring.value('celery_worker_consuming{queue="celery"} == 1'), "a healthy worker")
+    if not port:
+        monitoring.forget()
     return started
 
 
@@ -306,7 +308,8 @@ def test_broker_down(world: World, monitoring: Monitoring, worker: FaultWorker, 
         assert "WorkerDown" not in monitoring.receiver.names
         assert worker.status("/livez") == 200
     monitoring.resolves("BrokerDown")
-    assert monitoring.receiver.names <= {"BrokerDown", "DeadMansSwitch"}
+    # A send to a broker that is frozen takes beat six seconds, which the faster clock takes for minutes.
+    assert monitoring.receiver.names <= {"BrokerDown", "DeadMansSwitch", "BeatSilent"}
 
 
 def test_database_down(world: World, monitoring: Monitoring, worker: FaultWorker) -> None:
@@ -440,6 +443,57 @@ def test_held_for_too_long(world: World, monitoring: Monitoring, worker: FaultWo
     world.send(seconds=15, options=LONGER)
     monitoring.fires("HeldForTooLong")
     monitoring.resolves("HeldForTooLong")
+
+
+@pytest.mark.rabbitmq
+def test_broker_alarm(world: World, monitoring: Monitoring, worker: FaultWorker) -> None:
+    """RabbitMQ has less memory than it uses."""
+    with limited_memory(world, "0.0"):
+        monitoring.fires("BrokerAlarm", silently=("BrokerMemory",))
+    monitoring.resolves("BrokerAlarm")
+
+
+@pytest.mark.rabbitmq
+def test_broker_memory_of_rabbitmq(world: World, monitoring: Monitoring) -> None:
+    """RabbitMQ has little more memory than it uses."""
+    eventually(lambda: monitoring.value("rabbitmq_process_resident_memory_bytes"), "its figures")
+    (found,) = monitoring.value("rabbitmq_process_resident_memory_bytes")
+    with limited_memory(world, f"{{absolute, {int(float(found['value'][1]) * 1.12)}}}"):
+        monitoring.fires("BrokerMemory")
+    monitoring.resolves("BrokerMemory")
+
+
+@pytest.mark.rabbitmq
+def test_broker_metrics_missing(world: World, monitoring: Monitoring) -> None:
+    """RabbitMQ's own figures are not to be had."""
+    eventually(lambda: monitoring.value('up{job="broker"} == 1'), "its figures")
+    monitoring.watch("broker")
+    monitoring.fires("BrokerMetricsMissing")
+    monitoring.watch_broker()
+    monitoring.resolves("BrokerMetricsMissing")
+
+
+@pytest.mark.rabbitmq
+def test_parked_messages_of_rabbitmq(world: World, monitoring: Monitoring) -> None:
+    """Somebody takes messages, does not acknowledge them, and is no worker."""
+    world.start_worker().kill()  # it has declared the queues
+    world.send()
+    with world.broker.channel() as channel:
+        eventually(lambda: channel.basic_get("celery"), "the message")
+        monitoring.fires("ParkedMessages")
+    start_worker(world, monitoring)
+    monitoring.resolves("ParkedMessages")
+
+
+@contextmanager
+def limited_memory(world: World, limit: str) -> Iterator[None]:
+    """Have RabbitMQ run with another limit for its memory, in Erlang's words."""
+    change = "vm_memory_monitor:set_vm_memory_high_watermark({})."
+    rabbitmqctl(world.broker, change.format(limit))
+    try:
+        yield
+    finally:
+        rabbitmqctl(world.broker, change.format("0.4"))
 
 
 @contextmanager
