@@ -107,6 +107,7 @@ SENTRY_DSN = _env.str("SENTRY_DSN", default="", validate=_dsn)
 
 # Processes
 PORT = _env.int("PORT", default=8000, validate=_validate.Range(min=1, max=65535))
+HEALTH_TOKEN = _env.str("HEALTH_TOKEN", default="")
 METRICS_HOST = _env.str("METRICS_HOST", default="127.0.0.1", validate=_validate.Length(min=1))
 METRICS_PORT = _env.int("METRICS_PORT", default=0, validate=_validate.Range(min=0, max=65535))
 CERTIFICATES: list[str] = _env.list("CERTIFICATES", default=[], subcast=str.strip, validate=_servers)

@@ -29,6 +29,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "health.middleware.HealthMiddleware",  # first: no later check may refuse a probe
+    "metrics.web.MetricsMiddleware",  # then everybody but the probes is counted
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # jinja: if cookiecutter.django == "5.2"
@@ -187,6 +188,7 @@ RELIABILITY: dict[str, object] = {"long_time_limit": celeryconfig.LONG_TIME_LIMI
 
 # Monitoring: see health/ and metrics/
 
+HEALTH_TOKEN = env.HEALTH_TOKEN
 METRICS_HOST, METRICS_PORT = env.METRICS_HOST, env.METRICS_PORT
 WORKER_RESTART_IF_DEAF = env.WORKER_RESTART_IF_DEAF
 BROKER_URL = env.BROKER_URL

@@ -4,11 +4,13 @@ from django.contrib import admin
 from django.urls import path
 from django.views.generic import RedirectView
 
+from health.dependencies import healthz
 from home.views import home
 
 urlpatterns = [
     path("", home, name="home"),
     # What browsers ask for on pages that name no icon, as the admin's.
     path("favicon.ico", RedirectView.as_view(url="/static/home/favicon.svg")),
+    path("healthz", healthz),
     path("admin/", admin.site.urls),
 ]

@@ -1,1 +1,1 @@
-"""Probes: is the web process alive, and is it ready for requests? Two questions, two answers."""
+"""Is a process alive, and is it ready? Two questions, that web, worker and beat answer each for itself."""

@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 logger = structlog.get_logger(__name__)
 
 # Where each kind of process listens, unless METRICS_PORT names another port.
-PORTS = {"worker": 9812, "beat": 9813, "exporter": 9814}
+PORTS = {"web": 9811, "worker": 9812, "beat": 9813, "exporter": 9814}
 
 
 class Answer(NamedTuple):
@@ -86,16 +86,19 @@ def serve(role: str, pages: Mapping[str, Page], *, required: bool = False) -> No
     monitors this process will miss it. With `required` it is an OSError.
     """
     host, port = settings.METRICS_HOST, settings.METRICS_PORT or PORTS[role]
-    kind = type("Server", (_Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
     try:
-        server: _Server = kind((host, port), _Handler)
+        listen(host, port, {"/metrics": figures, **pages})
     except OSError as error:
         if required:
             raise
         logger.error("monitoring_not_served", host=host, port=port, error=str(error))
-        return
-    server.pages = {"/metrics": figures, **pages}
+
+
+def listen(host: str, port: int, pages: Mapping[str, Page]) -> None:
+    """Serve `pages` there; OSError when that is not possible. Needs no settings of Django."""
+    kind = type("Server", (_Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
+    server: _Server = kind((host, port), _Handler)
+    server.pages = pages
     # A child that outlives this process must not keep the port from the next one.
     os.register_at_fork(after_in_child=server.socket.close)
     threading.Thread(target=server.serve_forever, name="monitoring", daemon=True).start()
-    logger.debug("monitoring_served", host=host, port=port)

@@ -29,6 +29,7 @@ os.environ.update(  # every variable, so that nobody's .env changes a test
     BEHIND_TLS_PROXY="false",
     BROKER_TLS_VERIFY="on",
     PORT="8000",
+    HEALTH_TOKEN="",
     METRICS_HOST="127.0.0.1",
     METRICS_PORT="0",
     CERTIFICATES="",

@@ -1,18 +1,27 @@
 """Pages, probes and headers."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
+from prometheus_client.parser import text_string_to_metric_families
 
+from accounts.models import User
 from dev import BASE_DIR
 from dev.processes import free_port
-from tests.harness import eventually
+from tests.brokers import absent_broker
+from tests.harness import database_url, eventually
 
 
 @pytest.fixture
@@ -84,30 +93,137 @@ def status(url: str) -> int | None:
         return None
 
 
+class Web:
+    """A real gunicorn on ports of its own."""
+
+    def __init__(self, **environment: str) -> None:
+        port, figures = free_port(), free_port()
+        self.url, self.figures = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{figures}/metrics"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn", "config.wsgi"],
+            cwd=BASE_DIR,
+            env={**os.environ, "PORT": str(port), "METRICS_PORT": str(figures), **environment},
+            stderr=subprocess.DEVNULL,
+        )
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Return status and text of a page."""
+        try:
+            with urlopen(Request(self.url + path, headers={"Host": "testserver", **headers})) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
+
+    def counted(self) -> float:
+        """Return how many requests for the front page all processes together have answered."""
+        with urlopen(self.figures) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        samples = [sample for family in families for sample in family.samples]
+        return sum(
+            sample.value
+            for sample in samples
+            if sample.name == "web_requests_total" and sample.labels["view"] == "home"
+        )
+
+    def pids(self) -> list[int]:
+        """Return the pids of the processes that answer."""
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True
+        )
+        return [int(pid) for pid in listed.stdout.split()]
+
+    def has_replaced(self, pid: int) -> bool:
+        """Return whether there are two processes again, after this one was killed."""
+        pids = self.pids()
+        return len(pids) == 2 and pid not in pids
+
+
 @pytest.fixture
-def web_without_database() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real gunicorn whose database refuses connections: its URL and process."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn", "config.wsgi"],
-        cwd=BASE_DIR,
-        env={
-            **os.environ,
-            "PORT": str(port),
-            "WEB_CONCURRENCY": "1",
-            "DATABASE_URL": f"postgres://app@127.0.0.1:{free_port()}/app",
-        },
-        stderr=subprocess.DEVNULL,
-    )
-    yield f"http://127.0.0.1:{port}", process
-    process.kill()
-    process.wait()
+def start_web(servers: None, transactional_db: None) -> Iterator[Callable[..., Web]]:
+    """Start web on the test database, and return when it is live. Without DEBUG it needs collected files."""
+    started: list[Web] = []
+
+    def start(**environment: str) -> Web:
+        started.append(Web(**{"DATABASE_URL": database_url(), "DEBUG": "true", **environment}))
+        eventually(lambda: status(f"{started[-1].url}/livez") == 200, "gunicorn listens")
+        return started[-1]
+
+    yield start
+    for web in started:
+        web.process.kill()
+        web.process.wait()
 
 
-def test_without_database_web_is_live_but_not_ready_and_stops_soon(
-    web_without_database: tuple[str, subprocess.Popen[bytes]],
+def test_figures_of_all_processes_are_added_up_and_survive_them(start_web: Callable[..., Web]) -> None:
+    web = start_web(WEB_CONCURRENCY="2")
+    for _ in range(20):
+        assert web.get("/")[0] == 200
+    assert web.counted() == 20
+    for pid in web.pids():
+        os.kill(pid, signal.SIGKILL)
+        eventually(partial(web.has_replaced, pid), "another process")
+    eventually(lambda: status(f"{web.url}/livez") == 200, "an answer")
+    assert web.get("/")[0] == 200
+    assert web.counted() == 21
+    assert web.get("/metrics")[0] == 404  # not on the public port
+
+
+def test_web_is_not_ready_before_the_database_has_every_migration(start_web: Callable[..., Web]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'jobs'")
+    try:
+        web = start_web()
+        code, text = web.get("/readyz")
+        assert code == 503
+        assert "jobs.0001_initial" in text
+    finally:
+        MigrationRecorder(connection).record_applied("jobs", "0001_initial")
+    assert web.get("/readyz")[0] == 200
+
+
+def test_healthz_tells_those_who_may_know_how_each_server_answers(start_web: Callable[..., Web]) -> None:
+    web = start_web(HEALTH_TOKEN="open-sesame")
+    assert web.get("/healthz")[0] == 404
+    assert web.get("/healthz", Authorization="Bearer sesame")[0] == 404
+    code, text = web.get("/healthz", Authorization="Bearer open-sesame")
+    assert code == 200
+    assert {name for name, told in json.loads(text).items() if "milliseconds" in told} == {
+        "database",
+        "cache",
+        "broker",
+    }
+
+
+def test_healthz_names_the_server_that_is_away_and_no_password(
+    start_web: Callable[..., Web], tmp_path: Path
 ) -> None:
-    url, process = web_without_database
+    web = start_web(HEALTH_TOKEN="open-sesame", BROKER_URL=absent_broker(tmp_path))
+    code, text = web.get("/healthz", Authorization="Bearer open-sesame")
+    assert code == 503
+    assert "error" in json.loads(text)["broker"]
+    assert "milliseconds" in json.loads(text)["database"]
+    assert "secret" not in text
+    assert web.get("/readyz")[0] == 200  # web serves without it
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("is_staff", "expected"), [(True, 200), (False, 404)])
+def test_healthz_is_for_staff(servers: None, visitor: Client, is_staff: bool, expected: int) -> None:
+    visitor.force_login(User.objects.create_user("somebody", is_staff=is_staff))
+    assert visitor.get("/healthz", secure=True).status_code == expected
+
+
+@pytest.fixture
+def web_without_database() -> Iterator[Web]:
+    """A real gunicorn whose database refuses connections."""
+    web = Web(WEB_CONCURRENCY="1", DATABASE_URL=f"postgres://app@127.0.0.1:{free_port()}/app")
+    yield web
+    web.process.kill()
+    web.process.wait()
+
+
+def test_without_database_web_is_live_but_not_ready_and_stops_soon(web_without_database: Web) -> None:
+    url, process = web_without_database.url, web_without_database.process
     assert eventually(lambda: status(f"{url}/livez"), "gunicorn listens") == 200
     assert status(f"{url}/readyz") == 503
     process.terminate()
