@@ -8,6 +8,7 @@ from celery.signals import setup_logging, worker_init
 from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
+from config import tasklog  # noqa: F401  # connects itself
 from reliability.application import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")

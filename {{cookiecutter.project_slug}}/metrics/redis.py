@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from celery.app import app_or_default
@@ -12,6 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from reliability import messages
 
 LOOKED_AT = 8  # messages at a list's end that are looked at for one that is not for later
 
@@ -102,12 +103,9 @@ def _waits_since(message: bytes) -> float | None:
     """Return since when the message could run, seconds since 1970; None when it does not say."""
     try:
         headers = json.loads(message)["headers"]
-        times = [headers.get("sent_at"), headers.get("eta")]
-        moments = [datetime.fromisoformat(text) for text in times if text]
+        return messages.runnable_since(headers.get("sent_at"), headers.get("eta"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    utc = [moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments]
-    return max((moment.timestamp() for moment in utc), default=None)
 
 
 def _server(info: dict[str, Any]) -> Iterator[Metric]:

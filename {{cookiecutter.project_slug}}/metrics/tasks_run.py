@@ -6,7 +6,6 @@ message can add another.
 """
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery
@@ -95,9 +94,9 @@ class Counting:
     def on_started(self, request: Any, **_: Any) -> None:
         series = self.of_request(request)
         series.started.inc()
-        waited = waited_since(request)
-        if waited is not None:
-            series.wait.observe(waited)
+        seconds = waited(request)
+        if seconds is not None:
+            series.wait.observe(seconds)
 
     def on_finished(self, request: Any, outcome: str, seconds: float | None, **_: Any) -> None:
         series = self.of_request(request)
@@ -121,18 +120,11 @@ class Counting:
         DEAD_LETTERED.labels(task, queue, reason).inc()
 
 
-def waited_since(request: Any) -> float | None:
+def waited(request: Any) -> float | None:
     """Return the seconds from sending, or the ETA, to the start; None for senders that do not say when."""
-    sent_at = request.request_dict.get("sent_at")
-    if request.time_start is None or not isinstance(sent_at, str):
+    since = messages.runnable_since(request.request_dict.get("sent_at"), request.request_dict.get("eta"))
+    if since is None or request.time_start is None:
         return None
-    try:
-        since = datetime.fromisoformat(sent_at).timestamp()
-    except ValueError:
-        return None
-    if request.eta is not None:
-        eta: datetime = request.eta
-        since = max(since, (eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp())
     return max(0.0, float(request.time_start) - since)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery
@@ -66,6 +67,19 @@ def expired_in(message: Message) -> str:
     last = deaths[0] if isinstance(deaths, list) and deaths else {}
     expired = isinstance(last, Mapping) and last.get("reason") == "expired"
     return str(last.get("queue")) if expired else ""
+
+
+def runnable_since(sent_at: Any, eta: Any) -> float | None:
+    """Return since when a message could run, seconds since 1970: its sending or, if later, its ETA.
+
+    Both as headers tell them, in ISO 8601. None when they do not say.
+    """
+    try:
+        moments = [datetime.fromisoformat(str(text)) for text in (sent_at, eta) if text]
+    except ValueError:
+        return None
+    utc = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments)
+    return max((moment.timestamp() for moment in utc), default=None)
 
 
 def queue_of(app: Celery, key: str) -> Queue:

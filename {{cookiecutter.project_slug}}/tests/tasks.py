@@ -91,6 +91,12 @@ def unreachable(self: Any) -> None:
     raise ConnectionError("on purpose")
 
 
+@shared_task
+def send_another() -> None:
+    """Send a task."""
+    misbehave.delay("not at all")
+
+
 @shared_task(bind=True)
 def take(self: Any, seconds: float) -> None:
     """Take some time."""
