@@ -118,6 +118,22 @@ def throughput(project, level, *profiles):
     return json.loads(shown.splitlines()[-1])
 
 
+def probing(project):
+    """Return what a liveness probe of a worker costs, and `celery inspect ping`: medians in seconds."""
+    python = project / ".venv/bin/python"
+    command = [python, "-m", "dev.throwaway", python, "-m", "faults.probing"]
+    shown = subprocess.run(command, cwd=project, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(shown.splitlines()[-1])
+
+
+def long_outages(project):
+    """Return what became of a worker whose broker was away for ten minutes: [how, outcome]."""
+    command = [project / ".venv/bin/python", "-m", "pytest", "-n", "2", "-q", "faults/test_outages.py"]
+    environment = {**os.environ, "OUTAGE": "600"}
+    shown = subprocess.run(command, cwd=project, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [re.split(r"  +", line)[-1] for line in shown.splitlines() if line.startswith("The broker is away")]
+
+
 def aim(broker, level, ratio):
     """Return what was aimed at, and whether it was missed; empty where there is no aim."""
     if level != "WARNING":
@@ -175,17 +191,32 @@ def main():
         print(f"make up, empty caches: {cold:.1f} s", flush=True)
         warm = first_task(folder, "warm", folder / "caches")
         print(f"make up, warm caches: {warm:.1f} s", flush=True)
-        speeds, waits = [], []
+        speeds, waits, watched, probes, gaps = [], [], [], [], []
         for broker in ("redis", "rabbitmq"):
             project = fault_project(folder, broker)
             speeds += [(broker, level, throughput(project, level, "defaults", "ours")) for level in ("WARNING", "INFO")]
             waits += outages(project)
+            watched.append((broker, throughput(project, "WARNING", "unwatched", "ours")))
+            probes.append((broker, probing(project)))
+            gaps += [(broker, outcome) for outcome in long_outages(project)]
             subprocess.run(["make", "--silent", "clean"], cwd=project, check=True)
     speed_rows = "\n".join(
         f"| {broker} | {level} | {speed['defaults']:.0f}/s | {speed['ours']:.0f}/s | {speed['ratio']:.2f} |"
         f" {aim(broker, level, speed['ratio'])} |"
         for broker, level, speed in speeds
     )
+    watched_rows = "\n".join(
+        f"| {broker} | {speed['unwatched']:.0f}/s | {speed['ours']:.0f}/s | {speed['ratio']:.2f} |"
+        f" at least 0.95{', missed' if speed['ratio'] < 0.95 else ''} |"
+        for broker, speed in watched
+    )
+    probe_rows = "\n".join(
+        f"| {broker} | {cost['probe'] * 1000:.0f} ms | {cost['probe_cpu'] * 1000:.0f} ms |"
+        f" {cost['ping'] * 1000:.0f} ms | {cost['ping_cpu'] * 1000:.0f} ms | 1/{cost['ratio']:.0f} |"
+        f" at most 20 ms, 1/50{', missed' if cost['probe'] > 0.02 or cost['ratio'] < 50 else ''} |"
+        for broker, cost in probes
+    )
+    gap_rows = "\n".join(f"| {' | '.join(row)} |" for row in gaps)
     wait_rows = "\n".join(f"| {' | '.join(row)} |" for row in waits)
     page = f"""# Benchmarks
 
@@ -211,6 +242,28 @@ of the rounds' ratios. Printed by `faults/throughput.py` of a generated project.
 | broker | log level | Celery's defaults | ours | ratio | aim |
 |-|-|-|-|-|-|
 {speed_rows}
+
+## What watching costs
+
+The same no-op tasks with and without the apps `health` and `metrics`, at WARNING (`faults/throughput.py`):
+
+| broker | without | with | ratio | aim |
+|-|-|-|-|-|
+{watched_rows}
+
+One liveness probe by command (`health/ask.py`) beside `celery inspect ping -d` of the same worker
+(`faults/probing.py`):
+
+| broker | probe | its CPU time | ping | its CPU time | ratio of CPU times | aim |
+|-|-|-|-|-|-|-|
+{probe_rows}
+
+The broker is killed, or frozen, for ten minutes, with a probe each 5 s (`OUTAGE=600`, `faults/test_outages.py`); no
+probe may fail, and a task must run within 15 s of the broker's return:
+
+| broker | outcome |
+|-|-|
+{gap_rows}
 
 ## Sending while the broker or the result backend is away
 
