@@ -109,7 +109,8 @@ class Watch(threading.Thread):
         consumer = self.consumer
         if consumer is None or consumer.draining or not consumer.connection:
             return False
-        return bool(len(state.reserved_requests) < consumer.initial_prefetch_count)
+        held = len(state.reserved_requests) + consumer.set_aside()
+        return bool(held < consumer.initial_prefetch_count)
 
     def _say_so(self) -> None:
         again = self.restart and MARK not in os.environ

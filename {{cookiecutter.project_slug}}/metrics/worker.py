@@ -54,14 +54,15 @@ class Worker(Collector):
         held = [request for request in tuple(state.reserved_requests) if request not in running]
         waiting: Any = state  # the stubs lack it
         eta = waiting.scheduled_requests
-        paused = getattr(getattr(self.worker, "consumer", None), "pauses", ())
+        consumer = getattr(self.worker, "consumer", None)
+        aside = consumer.set_aside() if consumer else 0
         yield _gauge("celery_worker_running_tasks", "Tasks that run.", len(running))
         yield _gauge("celery_worker_prefetched_tasks", "Tasks that wait in the worker.", len(held))
         yield _gauge("celery_worker_eta_tasks", "Tasks that the worker holds until their ETA.", len(eta))
         yield _gauge(
             "celery_worker_held_messages",
-            "All messages that the worker holds, those that wait for a newer worker too.",
-            len(running) + len(held) + len(eta) + len(paused),
+            "All messages that the worker holds, also those that wait for a newer one or a rate limit.",
+            len(running) + len(held) + len(eta) + aside,
         )
         yield _gauge("celery_worker_concurrency", "Tasks that can run at once.", self.worker.concurrency)
         oldest = GaugeMetricFamily(

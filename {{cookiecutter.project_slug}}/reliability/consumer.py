@@ -22,6 +22,7 @@ class Consumer(celery_consumer.Consumer):
 
     connection_errors: tuple[type[Exception], ...]
     channel_errors: tuple[type[Exception], ...]
+    task_buckets: dict[str, Any]
     task_consumer: Any
     draining = False  # whether the worker was asked to end
     acknowledgements: throughput.Acknowledgements | None = None  # of the connection
@@ -64,6 +65,11 @@ class Consumer(celery_consumer.Consumer):
         """Beat with each turn of the loop, once a second; Celery forgets the timer with the connection."""
         hub.call_repeatedly(pulse.EVERY, pulse.beat)
         super().register_with_event_loop(hub)
+
+    def set_aside(self) -> int:
+        """Return how many messages wait here for a newer worker, or for their rate limit."""
+        limited = [len(bucket.contents) for bucket in tuple(self.task_buckets.values()) if bucket]
+        return sum(limited, len(self.pauses))
 
     def loop_args(self) -> tuple[Any, ...]:
         """Before the first message of a new connection, see to what the last one held."""

@@ -70,6 +70,12 @@ def limited(self: Any) -> None:
     count(self)
 
 
+@shared_task(bind=True, rate_limit="2/m")
+def rare(self: Any) -> None:
+    """Run every half a minute at the most."""
+    count(self)
+
+
 @shared_task(bind=True, max_retries=1)
 def deadly(self: Any) -> None:
     """Kill the process that runs it, as the OOM killer would."""

@@ -153,14 +153,18 @@ def test_a_worker_that_stays_deaf_restarts_no_more(start_worker: StartWorker) ->
     assert process.status("/livez") == 200
 
 
-def test_a_busy_worker_is_not_deaf(start_worker: StartWorker) -> None:
-    """What waits behind tasks that run is no sign of illness."""
+@pytest.mark.parametrize("why", ["long tasks", "a rate limit"])
+def test_a_busy_worker_is_not_deaf(start_worker: StartWorker, why: str) -> None:
+    """What waits behind tasks that run, or for a rate limit, is no sign of illness."""
     process = start_worker(*WEDGE, "--concurrency", "1")
     for _ in range(12):
-        tasks.take.apply_async((3 * LIMIT,), time_limit=60, soft_time_limit=50)
+        if why == "a rate limit":
+            tasks.rare.delay()
+        else:
+            tasks.take.apply_async((6 * LIMIT,), time_limit=60, soft_time_limit=50)
     eventually(lambda: process.get("/readyz")[0] == 200, "the worker to be ready")
     with pytest.raises(subprocess.TimeoutExpired):
-        process.process.wait(2.5 * LIMIT)
+        process.process.wait(4 * LIMIT)
     assert process.status("/readyz") == 200
     assert not process.events("worker_is_deaf")
 
