@@ -58,7 +58,9 @@ def compose(file, folder):
     (folder / ".env").touch()
     if file.parent != folder:
         shutil.copy(file, folder)
-    return run("docker-compose", "--env-file", secrets, "-f", file.name, "config", "--quiet", cwd=folder)
+    return run(
+        "docker-compose", "--env-file", secrets, "--profile", "*", "-f", file.name, "config", "--quiet", cwd=folder
+    )
 
 
 def schema(name, file):
@@ -268,7 +270,7 @@ def probes(project, deploy):
     return {
         re.search(r"^ExecStart=\S+/(\S+ .+)$", unit, re.MULTILINE)[1]: [
             int((re.findall(r"^Environment=METRICS_PORT=(\d+)", unit, re.MULTILINE) or [0])[0]),
-            int(seconds) / 3,
+            int(seconds),  # from its last ping, which it sends up to the end of its own limit
         ]
         for unit in units
         if "Type=notify" in unit
@@ -300,6 +302,15 @@ def test_whoever_hangs_is_noticed_within_a_minute(deploy, bake):
             assert port == ports["worker" if kind == "long" else kind], kind
 
 
+def test_a_pod_that_hangs_is_not_granted_the_time_that_tasks_have(bake):
+    """Without a grace of its own a liveness probe waits for the pod's: 25 minutes, of a long worker."""
+    project = bake(deploy="kubernetes")
+    for name in ("worker", "worker-long", "beat", "exporter"):
+        *_, deployment = yaml.safe_load_all((project / f"deploy/base/{name}.yaml").read_text())
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["livenessProbe"].get("terminationGracePeriodSeconds", 30) <= 10, name
+
+
 def test_figures_are_shown_to_nobody_outside(bake):
     """No port of 98.. is published by Compose, in a Service, or behind the proxy."""
     for deploy in ("compose", "kubernetes"):
@@ -307,6 +318,8 @@ def test_figures_are_shown_to_nobody_outside(bake):
         if deploy == "compose":
             services = yaml.safe_load((project / "compose.production.yaml").read_text())["services"].values()
             shown = [port for service in services for port in service.get("ports", ())]
+            private = [port for port in shown if not re.match(r"(80|443):", port)]
+            assert all(port.startswith("127.0.0.1:") for port in private), "Prometheus asks nobody for a password"
             assert "98" not in (project / "Caddyfile").read_text()
         else:
             built = yaml.safe_load_all(kustomize(project / "deploy/overlays/production").stdout)
