@@ -388,7 +388,7 @@ timezone = "UTC"
 # Why: beat looks at its schedule every 5 s at the least, so that its silence means something.
 # Without it: it may sleep for five minutes, and one that hangs cannot be told from one that sleeps.
 # Price: none that shows.
-# Proof: tests/test_health.py::test_beat_that_hangs_is_not_live
+# Proof: tests/test_health.py::test_beat_with_nothing_to_send_is_live
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#beat-max-loop-interval
 beat_max_loop_interval = 5
 

@@ -105,6 +105,7 @@ OTHERS = {
     "worker_prefetch_multiplier": "on RabbitMQ proved in tests/",
     "timezone": "no fault",
     "beat_schedule": "no fault",
+    "beat_max_loop_interval": "proved in tests/",
     "check_arguments": "proved in tests/",
     "check_limits": "proved in tests/",
     "reconnect": "RabbitMQ needs nothing of it",

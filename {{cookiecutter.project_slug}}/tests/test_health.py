@@ -90,12 +90,12 @@ def test_a_long_task_in_the_solo_pool_is_no_illness(start_worker: StartWorker) -
     eventually(lambda: not is_sick(process)(), "the worker to be well again, after the task")
 
 
-def longest_standstill(process: Worker, seconds: float) -> float:
-    """Return the highest age of the loop's last turn that the process told in this time."""
+def longest_standstill(process: Worker, seconds: float, of: str = "loop_age") -> float:
+    """Return the highest age of the loop's last turn, or beat's last tick, that was told in this time."""
     ages: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        ages.append(json.loads(process.get("/livez")[1])["loop_age"])
+        ages.append(json.loads(process.get("/livez")[1])[of])
         time.sleep(0.2)
     return max(ages)
 
@@ -193,6 +193,18 @@ def test_beat_is_live_and_says_when_it_sent(start_beat: StartBeat) -> None:  # n
     eventually(lambda: process.status("/livez") == 200, "beat to answer")
     eventually(lambda: json.loads(process.get("/readyz")[1])["last_sent"] is not None, "beat to send")
     assert process.status("/readyz") == 200
+
+
+def test_beat_with_nothing_to_send_is_live(servers: None, tmp_path: Path) -> None:
+    """Its only entries are due once an hour or a day, and it looks at them every few seconds."""
+    command = ["-A", "tests.app", "beat", "--schedule", str(tmp_path / "schedule")]
+    process = Worker(tmp_path / "beat.log", {"BROKER_URL": os.environ["BROKER_URL"]}, command)
+    try:
+        eventually(lambda: process.status("/livez") == 200, "beat to answer")
+        highest = longest_standstill(process, 3 * beat.LIMIT / 8, "last_tick")
+        assert highest < beat.LIMIT / 4
+    finally:
+        process.kill()
 
 
 def test_beat_that_hangs_is_not_live(start_beat: StartBeat) -> None:  # noqa: F811
