@@ -34,8 +34,8 @@ def test_make_faults_passes(broker, install):
 
 @pytest.mark.slow
 def test_each_alert_arrives_after_its_fault(install):
-    """With one broker, for time; `make faults` of this repository shows it with both."""
+    """A dozen of them with one broker, for time; `make faults` of this repository shows all with both."""
     if not shutil.which("prometheus-alertmanager"):
         pytest.skip("prometheus and prometheus-alertmanager are not installed")
-    shown = run_faults("redis", "-k test_alerts", install)
-    assert int(re.search(r"(\d+) passed", shown)[1]) >= 30
+    shown = run_faults("redis", '-k "test_alerts and (healthy or down or fail)"', install)
+    assert int(re.search(r"(\d+) passed", shown)[1]) >= 10
