@@ -3,12 +3,18 @@
 import json
 import os
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -228,6 +234,58 @@ def test_without_database_web_is_live_but_not_ready_and_stops_soon(web_without_d
     assert status(f"{url}/readyz") == 503
     process.terminate()
     assert process.wait(15) == 0  # with the pool left open it takes 20 s on Python 3.13
+
+
+class Gate(socketserver.ThreadingTCPServer):
+    """Leads to the database. Shut, it takes what is said, and says nothing."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        """Listen on a port of its own, open."""
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.database = urlsplit(database_url())
+        self.url = self.database.geturl().replace(f":{self.database.port}/", f":{self.server_address[1]}/")
+        self.open = threading.Event()
+        self.open.set()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Pass on what either says, while the gate is open."""
+        with socket.create_connection((self.database.hostname, self.database.port)) as database:
+            back = threading.Thread(target=self.pass_on, args=(database, request))
+            back.start()
+            self.pass_on(request, database)
+            back.join()
+
+    def pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        """Copy until either is closed."""
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self.open.wait()
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_database_that_never_answers_makes_web_not_ready_and_holds_up_no_probe(
+    start_web: Callable[..., Web],
+) -> None:
+    with Gate() as gate:
+        threading.Thread(target=gate.serve_forever, daemon=True).start()
+        web = start_web(WEB_CONCURRENCY="1", WEB_THREADS="1", DATABASE_URL=gate.url)
+        assert web.get("/readyz")[0] == 200
+        gate.open.clear()
+        try:
+            for _ in range(2):
+                with pytest.raises(HTTPError, match="503"):
+                    urlopen(f"{web.url}/readyz", timeout=6)  # what deploy/ grants it
+            assert urlopen(f"{web.url}/livez", timeout=1).status == 200
+        finally:
+            gate.open.set()
+        eventually(lambda: status(f"{web.url}/readyz") == 200, "the database to answer again")
+        web.process.terminate()
+        assert web.process.wait(15) == 0
+        gate.shutdown()
 
 
 @pytest.mark.django_db
