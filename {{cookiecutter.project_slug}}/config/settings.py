@@ -202,4 +202,11 @@ DJANGO_STRUCTLOG_CELERY_ENABLED = True  # the request id follows into the tasks 
 
 if env.SENTRY_DSN:
     # Environment and release come from Sentry's own SENTRY_ENVIRONMENT and SENTRY_RELEASE.
-    sentry_sdk.init(dsn=env.SENTRY_DSN, send_default_pii=False)
+    sentry_sdk.init(
+        dsn=env.SENTRY_DSN,
+        send_default_pii=False,
+        # Local variables hold the database's password where a connection fails, and what tasks redact;
+        # bodies of requests hold passwords under names that no list knows. Neither leaves this machine.
+        include_local_variables=False,
+        max_request_body_size="never",
+    )
