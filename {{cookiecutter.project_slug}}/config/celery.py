@@ -8,7 +8,7 @@ from celery.signals import setup_logging, worker_init
 from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
-from config import tasklog  # noqa: F401  # connects itself
+from config import tasklog
 from reliability.application import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -17,6 +17,7 @@ app = Celery("config")
 app.config_from_object("config.celeryconfig")
 app.autodiscover_tasks()
 app.steps["worker"].add(DjangoStructLogInitStep)
+tasklog.connect()
 
 
 @setup_logging.connect

@@ -9,7 +9,7 @@ from config import env
 
 # The figures of all processes are files in this folder, which each server has for itself. prometheus_client
 # reads the variable when it is imported, so that comes later, in the functions below.
-_FIGURES = os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="web-figures-"))
+_FIGURES = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="web-figures-")
 
 bind = f"0.0.0.0:{env.PORT}"
 workers = env.WEB_CONCURRENCY  # processes
@@ -32,7 +32,7 @@ def when_ready(server: Any) -> None:
     from health.server import PORTS, Answer, listen
 
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)
 
     def figures() -> Answer:
         return Answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
@@ -53,14 +53,14 @@ def post_fork(_server: Any, process: Any) -> None:
     """Name the files after that number, not after the process: so they are as many as there are processes."""
     from prometheus_client import values
 
-    values.ValueClass = values.MultiProcessValue(lambda: process.figures)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(lambda: process.figures)
 
 
 def child_exit(_server: Any, process: Any) -> None:
     """Forget what the process was doing; what it has done stays counted."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    mark_process_dead(process.figures)  # type: ignore[no-untyped-call]
+    mark_process_dead(process.figures)
 
 
 def on_exit(_server: Any) -> None:

@@ -7,13 +7,11 @@ import time
 from typing import Any
 
 import structlog
-from django.dispatch import receiver
 from django_structlog.celery.signals import bind_extra_task_metadata
 
 from reliability.messages import runnable_since
 
 
-@receiver(bind_extra_task_metadata)
 def describe(task: Any, **_: Any) -> None:
     """Add to what this run logs. `wait_ms` counts from sending, or from the ETA of a countdown or a retry."""
     request = task.request
@@ -27,3 +25,8 @@ def describe(task: Any, **_: Any) -> None:
 def _queue(request: Any) -> str:
     """Return the queue; RabbitMQ puts 28 bits before its name when it has delayed the message."""
     return str((request.delivery_info or {}).get("routing_key") or "").rpartition(".")[2]
+
+
+def connect() -> None:
+    """Begin with the application."""
+    bind_extra_task_metadata.connect(describe)

@@ -1,14 +1,17 @@
 """`python -m faults.exporter`: the project's exporter, which asks its sources each second."""
 
 import django
+from django.core.management import call_command
 
-django.setup()
 
-from django.core.management import call_command  # noqa: E402  # needs the settings
+def main() -> None:
+    """Run it; what it asks has models, so Django comes first."""
+    django.setup()
+    from metrics import collectors
 
-from metrics import collectors  # noqa: E402
+    collectors.EVERY, collectors.STALE_AFTER = 1, 3
+    call_command("exporter")
 
-collectors.EVERY, collectors.STALE_AFTER = 1, 3
 
 if __name__ == "__main__":
-    call_command("exporter")
+    main()

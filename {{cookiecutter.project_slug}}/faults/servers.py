@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from dev.processes import Server
+from faults.broker import Broker
 from faults.processes import processes
 from tests.harness import eventually
 
@@ -27,6 +28,20 @@ def frozen(server: Server) -> Iterator[None]:
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGCONT)
     eventually(server.answers, f"{server.name} answers again")
+
+
+@contextmanager
+def away(broker: Broker, how: str) -> Iterator[None]:
+    """Have the broker killed or frozen meanwhile; return when it answers again."""
+    if how == "frozen":
+        with frozen(broker.server):
+            yield
+        return
+    broker.kill()
+    try:
+        yield
+    finally:
+        broker.start()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import trustme
 from config.celery import app
 from faults import effects
 from faults.alerting import MISSING, Monitoring
-from faults.servers import frozen
+from faults.servers import away
 from faults.tuning import evicting, fill, keep_everything, rabbitmqctl
 from faults.working import FaultWorker
 from faults.world import World
@@ -298,12 +298,7 @@ def test_broker_down(world: World, monitoring: Monitoring, worker: FaultWorker, 
     """The broker is killed, or accepts and never answers, under load."""
     start_beat(world, monitoring, "one")
     monitoring.forget()
-    with ExitStack() as repair:
-        if how == "killed":
-            world.broker.kill()
-            repair.callback(world.broker.start)
-        else:
-            repair.enter_context(frozen(world.broker.server))
+    with away(world.broker, how):
         monitoring.fires("BrokerDown")
         assert "WorkerDown" not in monitoring.receiver.names
         assert worker.status("/livez") == 200

@@ -5,14 +5,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from subprocess import run
 
 import pytest
 
 from dev import BASE_DIR
 from faults import effects
-from faults.servers import frozen
+from faults.servers import away
 from faults.working import FaultWorker
 from faults.world import World
 from tests.harness import eventually
@@ -50,12 +50,7 @@ def test_an_outage_restarts_nobody(world: World, how: str) -> None:
     first = world.send()
     world.until(lambda: "finished" in effects.events(first), "the worker works")
     with probed(worker) as statuses:
-        with ExitStack() as repair:
-            if how == "killed":
-                world.broker.kill()
-                repair.callback(world.broker.start)
-            else:
-                repair.enter_context(frozen(world.broker.server))
+        with away(world.broker, how):
             end = time.monotonic() + OUTAGE
             eventually(lambda: worker.status("/readyz") == 503, "the worker to miss its broker")
             while time.monotonic() < end:

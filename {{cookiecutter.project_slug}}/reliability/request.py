@@ -53,7 +53,8 @@ class Request(celery_request.Request):
             if not failed:
                 self._tell("succeeded")
 
-        cls.on_success = on_success  # type: ignore[method-assign]
+        made: Any = cls
+        made.on_success = on_success
 
     def _check_types(self) -> None:
         """Raise InvalidTaskError for types that would end the event loop, or cost it a process's slot."""

@@ -7,7 +7,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +19,7 @@ from django.core.checks import CheckMessage, run_checks
 from config.celery import app
 from dev import BASE_DIR
 from dev.processes import free_port
-from tests.harness import PATIENCE, StartWorker, Worker, empty_broker, eventually
-
-StartBeat = Callable[..., Worker]
+from tests.harness import PATIENCE, StartWorker, Worker, eventually
 
 
 @pytest.mark.promise("refuse_embedded_beat")
@@ -61,24 +58,6 @@ def test_without_the_refusal_the_worker_would_run_beat(start_worker: StartWorker
     worker.wait_for("beat: Starting...")
 
 
-@pytest.fixture
-def start_beat(servers: None, tmp_path: Path) -> Iterator[StartBeat]:
-    """Start a beat that sends every 5 s on an empty broker; the name is that of its schedule file."""
-    empty_broker()
-    beats: list[Worker] = []
-
-    def start(name: str, **environment: str) -> Worker:
-        command = ["-A", "tests.ticking", "beat", "--loglevel", "INFO", "--schedule", str(tmp_path / name)]
-        environment = {"BROKER_URL": os.environ["BROKER_URL"], **environment}
-        beats.append(Worker(tmp_path / f"beat-{len(beats)}.log", environment, command))
-        return beats[-1]
-
-    yield start
-    for beat in beats:
-        beat.kill()
-    empty_broker()
-
-
 def sent(beat: Worker) -> int:
     """Return how often it has sent the task."""
     return beat.log.read_text().count("Sending due task tick")
@@ -91,7 +70,7 @@ def take_message() -> Any:
 
 
 @pytest.mark.promise("drain")  # without it beat may end with an error
-def test_a_beat_that_keeps_its_file_goes_on_where_it_was(start_beat: StartBeat) -> None:
+def test_a_beat_that_keeps_its_file_goes_on_where_it_was(start_beat: StartWorker) -> None:
     """A deploy does not start its interval at zero again, as it does for one whose file is lost."""
     before = start_beat("kept")
     eventually(lambda: sent(before), "the first task")
@@ -103,7 +82,7 @@ def test_a_beat_that_keeps_its_file_goes_on_where_it_was(start_beat: StartBeat) 
     eventually(lambda: sent(lost), "a task of the other: it works too")
 
 
-def test_what_beat_sends_expires(start_beat: StartBeat) -> None:
+def test_what_beat_sends_expires(start_beat: StartWorker) -> None:
     start_beat("schedule")
     message = eventually(take_message, "a message")
     seconds = (datetime.fromisoformat(message.headers["expires"]) - datetime.now(UTC)).total_seconds()
@@ -140,7 +119,7 @@ def pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 @pytest.mark.promise("drain")
-def test_a_beat_that_is_stopped_while_it_sends_sends_first(start_beat: StartBeat) -> None:
+def test_a_beat_that_is_stopped_while_it_sends_sends_first(start_beat: StartWorker) -> None:
     """Celery's own handler would end it in the middle: the schedule says sent, and nothing was."""
     with Door() as door:
         threading.Thread(target=door.serve_forever, daemon=True).start()
@@ -152,7 +131,7 @@ def test_a_beat_that_is_stopped_while_it_sends_sends_first(start_beat: StartBeat
 
 
 @pytest.mark.promise("drain")
-def test_a_beat_whose_broker_is_away_stops_all_the_same(start_beat: StartBeat) -> None:
+def test_a_beat_whose_broker_is_away_stops_all_the_same(start_beat: StartWorker) -> None:
     """It would try again for ever, and be killed at the end of the grace."""
     address = os.environ["BROKER_URL"].rpartition(":")[0]
     beat = start_beat("schedule", BROKER_URL=f"{address}:{free_port()}/")

@@ -19,7 +19,6 @@ from health import beat, worker
 from tests import tasks
 from tests.brokers import Broker, absent_broker
 from tests.harness import StartWorker, Worker, eventually
-from tests.test_beat import StartBeat, start_beat  # noqa: F401  # a fixture
 from tests.wedge import BEAT_LIMIT, LIMIT
 
 WEDGE = ("--include", "tests.tasks,tests.wedge")
@@ -188,7 +187,7 @@ def test_nobody_else_can_ask(start_worker: StartWorker) -> None:
     assert [line.split()[3] for line in listening.stdout.splitlines()] == [f"127.0.0.1:{process.port}"]
 
 
-def test_beat_is_live_and_says_when_it_sent(start_beat: StartBeat) -> None:  # noqa: F811
+def test_beat_is_live_and_says_when_it_sent(start_beat: StartWorker) -> None:
     process = start_beat("schedule")
     eventually(lambda: process.status("/livez") == 200, "beat to answer")
     eventually(lambda: json.loads(process.get("/readyz")[1])["last_sent"] is not None, "beat to send")
@@ -207,14 +206,14 @@ def test_beat_with_nothing_to_send_is_live(servers: None, tmp_path: Path) -> Non
         process.kill()
 
 
-def test_beat_that_hangs_is_not_live(start_beat: StartBeat) -> None:  # noqa: F811
+def test_beat_that_hangs_is_not_live(start_beat: StartWorker) -> None:
     process = start_beat("schedule")
     eventually(lambda: process.status("/livez") == 200, "beat to answer")
     os.kill(process.process.pid, signal.SIGUSR1)
     eventually(is_sick(process), "the probe to fail")
 
 
-def test_beat_without_broker_is_live(start_beat: StartBeat, other_broker: Broker) -> None:  # noqa: F811
+def test_beat_without_broker_is_live(start_beat: StartWorker, other_broker: Broker) -> None:
     process = start_beat("schedule", BROKER_URL=other_broker.url)
     eventually(lambda: process.status("/readyz") == 200, "beat to be ready")
     with other_broker.frozen():
