@@ -41,11 +41,15 @@ class Watch(threading.Thread):
         return getattr(self.worker, "consumer", None)
 
     @property
+    def connected(self) -> bool:
+        """Whether the worker has a connection to its broker, be it a dead one."""
+        return bool(self.consumer and self.consumer.connection)
+
+    @property
     def queues(self) -> dict[str, bool]:
         """The queues that this worker is to take tasks from, and whether it has told the broker so."""
-        consumer = self.consumer
         wanted = self.worker.app.amqp.queues.consume_from
-        taking = consumer.task_consumer if consumer and consumer.connection else None
+        taking = self.consumer.task_consumer if self.connected else None
         return {name: bool(taking and taking.consuming_from(name)) for name in wanted}
 
     @property
@@ -70,17 +74,11 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while True:
             self.look()
-            time.sleep(EVERY)
+            time.sleep(EVERY if self.reachable else 1)
 
     def look(self) -> None:
         """Ask the broker, and draw the conclusion."""
-        try:
-            self.waiting = self._lengths()
-            self.reachable = True
-        except Exception as error:  # each transport has its own, and this thread must not end
-            logger.debug("broker_not_asked", error=repr(error))
-            self.reachable = False
-            self._disconnect()
+        self.reachable = self._ask()
         before, self.messages = self.messages, self.consumer.messages if self.consumer else 0
         if self.messages != before:
             os.environ.pop(MARK, None)
@@ -93,6 +91,18 @@ class Watch(threading.Thread):
             self.deaf_since = time.monotonic()
         elif self.is_deaf:
             self._say_so()
+
+    def _ask(self) -> bool:
+        """Return whether the broker answered. The worker goes first: to some it refuses to speak."""
+        if not self.connected:
+            return False
+        try:
+            self.waiting = self._lengths()
+        except Exception as error:  # each transport has its own, and this thread must not end
+            logger.debug("broker_not_asked", error=repr(error))
+            self._disconnect()
+            return False
+        return True
 
     def _lengths(self) -> dict[str, int]:
         if self.connection is None:
@@ -107,7 +117,7 @@ class Watch(threading.Thread):
 
     def _has_room(self) -> bool:
         consumer = self.consumer
-        if consumer is None or consumer.draining or not consumer.connection:
+        if not self.connected or consumer.draining:
             return False
         held = len(state.reserved_requests) + consumer.set_aside()
         return bool(held < consumer.initial_prefetch_count)

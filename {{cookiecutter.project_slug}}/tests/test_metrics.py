@@ -72,6 +72,7 @@ def answers(process: Worker) -> bool:
     return False
 
 
+@pytest.mark.promise("retries")
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_what_becomes_of_tasks_is_counted(start_worker: StartWorker, pool: str) -> None:
     worker = start_worker("--pool", pool, "--concurrency", "1", "--prefetch-multiplier", "1")
