@@ -126,6 +126,14 @@ def probing(project):
     return json.loads(shown.splitlines()[-1])
 
 
+def scraping(project):
+    """Return what a scrape of the exporter costs while a million messages wait: medians in seconds."""
+    python = project / ".venv/bin/python"
+    command = [python, "-m", "dev.throwaway", python, "-m", "faults.scraping", "1000000"]
+    shown = subprocess.run(command, cwd=project, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(shown.splitlines()[-1])
+
+
 def long_outages(project):
     """Return what became of a worker whose broker was away for ten minutes: [how, outcome]."""
     command = [project / ".venv/bin/python", "-m", "pytest", "-n", "2", "-q", "faults/test_outages.py"]
@@ -191,13 +199,15 @@ def main():
         print(f"make up, empty caches: {cold:.1f} s", flush=True)
         warm = first_task(folder, "warm", folder / "caches")
         print(f"make up, warm caches: {warm:.1f} s", flush=True)
-        speeds, waits, watched, probes, gaps = [], [], [], [], []
+        speeds, waits, watched, events, probes, scrapes, gaps = [], [], [], [], [], [], []
         for broker in ("redis", "rabbitmq"):
             project = fault_project(folder, broker)
             speeds += [(broker, level, throughput(project, level, "defaults", "ours")) for level in ("WARNING", "INFO")]
             waits += outages(project)
             watched.append((broker, throughput(project, "WARNING", "unwatched", "ours")))
+            events.append((broker, throughput(project, "WARNING", "unwatched", "events")))
             probes.append((broker, probing(project)))
+            scrapes.append((broker, scraping(project)))
             gaps += [(broker, outcome) for outcome in long_outages(project)]
             subprocess.run(["make", "--silent", "clean"], cwd=project, check=True)
     speed_rows = "\n".join(
@@ -215,6 +225,15 @@ def main():
         f" {cost['ping'] * 1000:.0f} ms | {cost['ping_cpu'] * 1000:.0f} ms | 1/{cost['ratio']:.0f} |"
         f" at most 20 ms, 1/50{', missed' if cost['probe'] > 0.02 or cost['ratio'] < 50 else ''} |"
         for broker, cost in probes
+    )
+    events_rows = "\n".join(
+        f"| {broker} | {speed['unwatched']:.0f}/s | {speed['events']:.0f}/s | {speed['ratio']:.2f} |"
+        for broker, speed in events
+    )
+    scrape_rows = "\n".join(
+        f"| {broker} | {cost['asking'] * 1000:.1f} ms | {cost['scrape'] * 1000:.1f} ms |"
+        f" at most 50 ms{', missed' if cost['asking'] + cost['scrape'] > 0.05 else ''} |"
+        for broker, cost in scrapes
     )
     gap_rows = "\n".join(f"| {' | '.join(row)} |" for row in gaps)
     wait_rows = "\n".join(f"| {' | '.join(row)} |" for row in waits)
@@ -250,6 +269,19 @@ The same no-op tasks with and without the apps `health` and `metrics`, at WARNIN
 | broker | without | with | ratio | aim |
 |-|-|-|-|-|
 {watched_rows}
+
+The same with the events that Flower and celery-exporter live from, instead of `health` and `metrics`:
+
+| broker | without | with events | ratio |
+|-|-|-|-|
+{events_rows}
+
+What the exporter takes to ask the broker, and to answer a scrape, while 1,000,000 messages wait in a queue
+(`faults/scraping.py`; medians of 30):
+
+| broker | asking | scrape | aim for both |
+|-|-|-|-|
+{scrape_rows}
 
 One liveness probe by command (`health/ask.py`) beside `celery inspect ping -d` of the same worker
 (`faults/probing.py`):

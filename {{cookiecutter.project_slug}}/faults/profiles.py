@@ -10,6 +10,7 @@ A profile is a name, so that it can be given to another process:
 `set:<setting>=<JSON>`  ours, with another value
 `off:<switch>`          ours, with this switch of RELIABILITY off
 `unwatched`             ours, without the apps health and metrics
+`events`                `unwatched`, with the events that Flower and celery-exporter live from
 """
 
 import json
@@ -48,7 +49,7 @@ def environment(profile: str) -> dict[str, str]:
         "FAULTS_PROFILE": profile,
         "DJANGO_SETTINGS_MODULE": "faults.bare" if profile in COMPARED else "tests.settings",
         "WITHOUT": without,
-        "WITHOUT_APPS": "health metrics" if profile == "unwatched" else "",
+        "WITHOUT_APPS": "health metrics" if profile in ("unwatched", "events") else "",
     }
 
 
@@ -80,4 +81,6 @@ def _ours(profile: str) -> Celery:
     if kind == "set":
         setting, _, value = name.partition("=")
         app.conf[setting] = json.loads(value)
+    if profile == "events":
+        app.conf.update(worker_send_task_events=True, task_send_sent_event=True)
     return app
