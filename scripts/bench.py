@@ -126,6 +126,13 @@ def probing(project):
     return json.loads(shown.splitlines()[-1])
 
 
+def delays(project):
+    """Return for each alert its name, its severity, and the minutes until it fires."""
+    command = [project / ".venv/bin/python", "-m", "faults.delays"]
+    shown = subprocess.run(command, cwd=project, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [tuple(line.split()) for line in shown.splitlines()]
+
+
 def scraping(project):
     """Return what a scrape of the exporter costs while a million messages wait: medians in seconds."""
     python = project / ".venv/bin/python"
@@ -200,6 +207,7 @@ def main():
         warm = first_task(folder, "warm", folder / "caches")
         print(f"make up, warm caches: {warm:.1f} s", flush=True)
         speeds, waits, watched, events, probes, scrapes, gaps = [], [], [], [], [], [], []
+        alerts = {}  # brokers by alert
         for broker in ("redis", "rabbitmq"):
             project = fault_project(folder, broker)
             speeds += [(broker, level, throughput(project, level, "defaults", "ours")) for level in ("WARNING", "INFO")]
@@ -208,6 +216,8 @@ def main():
             events.append((broker, throughput(project, "WARNING", "unwatched", "events")))
             probes.append((broker, probing(project)))
             scrapes.append((broker, scraping(project)))
+            for row in delays(project):
+                alerts.setdefault(row, []).append(broker)
             gaps += [(broker, outcome) for outcome in long_outages(project)]
             subprocess.run(["make", "--silent", "clean"], cwd=project, check=True)
     speed_rows = "\n".join(
@@ -234,6 +244,10 @@ def main():
         f"| {broker} | {cost['asking'] * 1000:.1f} ms | {cost['scrape'] * 1000:.1f} ms |"
         f" at most 50 ms{', missed' if cost['asking'] + cost['scrape'] > 0.05 else ''} |"
         for broker, cost in scrapes
+    )
+    alert_rows = "\n".join(
+        f"| {name} | {' and '.join(brokers)} | {severity} | {minutes} |"
+        for (name, severity, minutes), brokers in sorted(alerts.items())
     )
     gap_rows = "\n".join(f"| {' | '.join(row)} |" for row in gaps)
     wait_rows = "\n".join(f"| {' | '.join(row)} |" for row in waits)
@@ -296,6 +310,17 @@ probe may fail, and a task must run within 15 s of the broker's return:
 | broker | outcome |
 |-|-|
 {gap_rows}
+
+## From the fault to the alert
+
+With the thresholds of `monitoring/`: minutes from the last healthy figure until the alert fires, played to the rules by
+promtool with the input of each alert's own test, which has a figure a minute (`faults/delays.py`). Before it come the
+exporter's question (each 5 s) and the scrape (each 15 s), and for a wedged worker the 40 s, for a deaf one the 60 s,
+after which it says so; after it the 30 s that Alertmanager gathers. `faults/test_alerts.py` shows that each arrives.
+
+| alert | broker | severity | minutes |
+|-|-|-|-|
+{alert_rows}
 
 ## Sending while the broker or the result backend is away
 
