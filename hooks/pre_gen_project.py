@@ -23,7 +23,7 @@ TAKEN = {
     },
     "the project itself": {
         *("accounts", "config", "deploy", "dev", "docs", "faults", "health", "home", "jobs"),
-        *("metrics", "monitoring", "reliability", "requirements", "tests"),
+        *("metrics", "monitoring", "reliability", "requirements", "status", "tests"),
     },
 }
 DOMAIN_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")

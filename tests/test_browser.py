@@ -3,11 +3,14 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 from processes import PATIENCE, Up, copy_project, eventually, open_folder
 
@@ -112,6 +115,19 @@ def screenshots(tmp_path_factory):
     return tmp_path_factory.mktemp("screenshots")
 
 
+@contextmanager
+def stopped(pids):
+    """Have these processes stand still meanwhile."""
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 def is_wider_than_the_screen(page):
     """Whether one has to scroll sideways."""
     return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
@@ -188,6 +204,51 @@ def test_a_report_that_is_added_in_the_admin_is_finished_by_a_worker(up, visit, 
     assert row.locator(".field-attempts").inner_text() == "1"
     page.screenshot(path=screenshots / "admin.png")
     assert page.problems == []
+
+
+def open_status(page, up):
+    """Log in and follow the link to the status page."""
+    log_in(page, up)
+    page.get_by_role("link", name="Status", exact=True).click()
+    page.get_by_role("heading", level=1, name="Status").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_status_page_is_readable_by_everybody(up, visit, screenshots, size, scheme):
+    """On every screen, and to assistive technology: axe finds nothing in what this project adds to the admin."""
+    page = visit(viewport=size, color_scheme=scheme)
+    open_status(page, up)
+    page.get_by_text("All is well").wait_for()
+    page.locator("svg.plot").first.wait_for()
+    page.screenshot(path=screenshots / f"status-{size['width']}-{scheme}.png", full_page=True)
+    assert not is_wider_than_the_screen(page)
+    found = Axe().run(page, context="#content")
+    assert found.violations_count == 0, found.generate_report()
+    assert len(found.response["passes"]) > 5
+    assert page.problems == []
+
+
+def test_the_status_page_renews_itself_and_says_when_it_cannot(up, visit, screenshots):
+    """Nobody must take figures of the past for those of now: not when a process is silent, nor without the server."""
+    page = visit(viewport=DESKTOP)
+    open_status(page, up)
+    moment, lost = page.locator("#status-at"), page.locator("#status-lost")
+    first = moment.inner_text()
+    eventually(lambda: moment.inner_text() != first, "the page to renew itself")
+    assert not lost.is_visible()
+    with stopped(up.pids("manage.py exporter")):
+        page.get_by_text("Unknown: The exporter is silent.").wait_for()
+        assert page.get_by_role("row", name=re.compile("^celery")).first.get_by_text("?").count() == 2
+        page.screenshot(path=screenshots / "status-unknown.png", full_page=True)
+    page.get_by_text("All is well").wait_for()
+    assert page.problems == []
+
+    page.context.set_offline(True)
+    lost.wait_for()
+    assert moment.inner_text() in lost.inner_text()
+    page.context.set_offline(False)
+    lost.wait_for(state="hidden")
 
 
 def check_error_page(page, url, status, heading, screenshots):

@@ -11,6 +11,7 @@ BASE_DIR = env.BASE_DIR
 # Application
 
 INSTALLED_APPS = [
+    "status",  # before the admin, whose header it adds a link to
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -1,4 +1,4 @@
-"""`make up`: servers, migrations, then web, worker and beat with auto-reload, until Ctrl-C."""
+"""`make up`: servers, migrations, then web, worker, beat and exporter with auto-reload, until Ctrl-C."""
 
 import fcntl
 import os
@@ -19,11 +19,12 @@ from dev.stack import Stack
 SERVERS_ENV = LOCAL / "servers.env"  # config/env.py reads it: manage.py works in another terminal
 PYTHON = shlex.quote(sys.executable)
 # Each part serves its figures on a port of its own: those of health/server.py, where they are free.
-METRICS_PORTS = {"web": 0, "worker": 9812, "beat": 9813}
+METRICS_PORTS = {"web": 0, "worker": 9812, "beat": 9813, "exporter": 9814}
 PARTS = {
     "web": "{python} manage.py runserver --noreload {port}",
     "worker": "{python} -m celery --quiet -A config worker",
     "beat": "{python} -m celery --quiet -A config beat --schedule .local/beat-schedule",
+    "exporter": "{python} manage.py exporter",
 }
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a closed terminal
 

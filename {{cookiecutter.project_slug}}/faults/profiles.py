@@ -9,7 +9,7 @@ A profile is a name, so that it can be given to another process:
                         removes one key of a setting that is a dictionary
 `set:<setting>=<JSON>`  ours, with another value
 `off:<switch>`          ours, with this switch of RELIABILITY off
-`unwatched`             ours, without the apps health and metrics
+`unwatched`             ours, without the apps health, metrics and status
 `events`                `unwatched`, with the events that Flower and celery-exporter live from
 """
 
@@ -49,7 +49,7 @@ def environment(profile: str) -> dict[str, str]:
         "FAULTS_PROFILE": profile,
         "DJANGO_SETTINGS_MODULE": "faults.bare" if profile in COMPARED else "tests.settings",
         "WITHOUT": without,
-        "WITHOUT_APPS": "health metrics" if profile in ("unwatched", "events") else "",
+        "WITHOUT_APPS": "health metrics status" if profile in ("unwatched", "events") else "",
     }
 
 

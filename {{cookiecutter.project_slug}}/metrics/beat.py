@@ -54,8 +54,9 @@ class Beat(Collector):
         now = time.time()
         due, last = {}, {}
         for name, entry in self.scheduler.schedule.items():
-            if isinstance(entry.last_run_at, datetime):
-                last[name] = entry.last_run_at.timestamp()
+            if isinstance(entry.last_run_at, datetime):  # before its first time, when beat began
+                if entry.total_run_count:
+                    last[name] = entry.last_run_at.timestamp()
                 due[name] = now + entry.schedule.remaining_estimate(entry.last_run_at).total_seconds()
         self.due, self.last = due, last
 
@@ -66,7 +67,7 @@ class Beat(Collector):
         )
         last = GaugeMetricFamily(
             "celery_beat_entry_last_sent_timestamp_seconds",
-            "When the entry was last sent; before its first time, when beat began.",
+            "When the entry was last sent, if ever.",
             labels=["entry"],
         )
         now = time.time()

@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from health import systemd
 from health.server import as_json, serve
 from metrics.collectors import Exporter, all_sources
+from status import reporting
 
 
 class Command(BaseCommand):
@@ -17,9 +18,10 @@ class Command(BaseCommand):
     help = "Serve /metrics about broker, queues, database and dead letters, on METRICS_HOST and METRICS_PORT."
 
     def handle(self, *_: Any, **__: Any) -> None:
-        REGISTRY.register(Exporter(all_sources()))
-        # Waited for, not handled: a signal must not interrupt the thread of a scrape.
+        # Waited for, not handled: a signal must not interrupt the thread of a scrape. Threads inherit this.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        REGISTRY.register(Exporter(all_sources()))
         serve("exporter", {"/livez": lambda: as_json(True)}, required=True)
+        reporting.begin("exporter")
         systemd.ready(lambda: True)
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
