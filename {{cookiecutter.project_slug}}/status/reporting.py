@@ -43,7 +43,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "celery_worker_held_messages": (),
     "celery_worker_memory_bytes": (),
     "celery_task_oldest_run_seconds": ("task", "queue"),
-    "celery_tasks_finished_total": ("outcome",),
+    "celery_tasks_finished_total": (),
     "celery_beat_tick_age_seconds": (),
     "celery_beat_entry_late_seconds": ("entry",),
     "celery_beat_entry_last_sent_timestamp_seconds": ("entry",),

@@ -21,27 +21,12 @@ from status.reading import Report
 from status.reporting import Figures
 from tests.harness import StartWorker, Worker, eventually
 from tests.letters import rows_of
+from tests.reports import HEALTHY, put
 from tests.test_deadletters_admin import Browser
 from tests.test_metrics import start_exporter  # noqa: F401  # a fixture
 from tests.test_monitoring import ALERTS
 
 URL = "/admin/status/"
-HEALTHY: dict[str, Figures] = {
-    "worker": {
-        "celery_worker_live": [({}, 1)],
-        "celery_worker_deaf": [({}, 0)],
-        "celery_worker_consuming": [({"queue": "celery"}, 1), ({"queue": "long"}, 1)],
-    },
-    "exporter": {
-        "celery_source_up": [({"source": "broker"}, 1), ({"source": "database"}, 1)],
-        "celery_queue_messages": [({"queue": "celery"}, 3), ({"queue": "long"}, 0)],
-        "celery_queue_oldest_message_age_seconds": [({"queue": "celery"}, 2), ({"queue": "long"}, 0)],
-    },
-    "beat": {
-        "celery_beat_tick_age_seconds": [({}, 1)],
-        "celery_beat_entry_late_seconds": [({"entry": "nightly"}, 0)],
-    },
-}
 
 
 @pytest.fixture
@@ -64,18 +49,6 @@ def report(role: str, changed: Figures | None = None, age: float = 0) -> Report:
     """Return what a healthy process of this role has reported, with some figures changed."""
     figures = HEALTHY[role] | (changed or {})
     return Report(time.time() - age, figures, f"{role} somewhere:1", role, [])
-
-
-def put(role: str, number: int, samples: int) -> None:
-    """Put a report of a healthy process, and samples of its past, where processes put them."""
-    process, now = f"{role} host-{number}:1", time.time()
-    client = reporting.connect_to_cache()
-    figures = HEALTHY[role]
-    client.set(reporting.now_key(process), json.dumps({"at": now, "role": role, "figures": figures}))
-    client.zadd(reporting.PROCESSES, {process: now})
-    for sample in reversed(range(samples)):
-        at = now - sample * reporting.SAMPLE_EVERY
-        client.lpush(reporting.past_key(process), json.dumps({"at": at, "figures": figures}))
 
 
 def has(browser: Browser, *texts: str) -> bool:
