@@ -27,8 +27,8 @@ lint: .venv/tests  ## format and lint, this repository and the template before i
 	$(BIN)/ruff check --isolated --no-cache --select E9,F --ignore F811 '{{cookiecutter.project_slug}}'
 	$(BIN)/zizmor --offline --pedantic --quiet .github
 
-bench: .venv/tests  ## measure, and write docs/benchmarks.md
-	$(BIN)/python scripts/bench.py
+bench: .venv/tests  ## measure, and write docs/benchmarks.md; ARGS="watching probes" renews these sections alone
+	$(BIN)/python -m scripts.bench $(ARGS)
 
 lock: .venv/tools  ## renew the exact versions, this repository's and the template's
 	$(BIN)/python scripts/lock.py
