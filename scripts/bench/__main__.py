@@ -8,7 +8,7 @@ import sys
 
 from scripts.bench import page
 from scripts.bench.projects import generated_projects
-from scripts.bench.sections import alerts, exporter, outage, probes, sending, tasks, watching
+from scripts.bench.sections import alerts, exporter, outage, probes, sending, status, tasks, watching
 from scripts.bench.start import start
 
 SECTIONS = {  # in the order of the page
@@ -17,6 +17,7 @@ SECTIONS = {  # in the order of the page
     "watching": ("What watching costs", watching),
     "exporter": ("The exporter beside a million messages", exporter),
     "probes": ("Liveness probes", probes),
+    "status": ("The status page", status),
     "outage": ("The broker away for ten minutes", outage),
     "alerts": ("From the fault to the alert", alerts),
     "sending": ("Sending while the broker or the result backend is away", sending),

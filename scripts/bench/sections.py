@@ -92,6 +92,21 @@ One liveness probe by command (`health/ask.py`) beside `celery inspect ping -d` 
 """
 
 
+def status(projects):
+    """Measure what the server takes for the status page."""
+    rows = []
+    for workers in ("5", "50"):
+        cost = figures(projects["redis"], "status_page", workers)
+        aim = f"under 100 ms{missed(cost['milliseconds'] >= 100)}"
+        rows.append([workers, f"{cost['milliseconds']:.0f} ms", str(cost["queries"]), aim])
+    return f"""\
+From a request's arrival to the whole answer, with an hour of samples of each process (`faults/status_page.py`; medians
+of 50):
+
+{table(["workers", "server time", "queries of the database", "aim"], rows)}
+"""
+
+
 def outage(projects):
     """Have the broker away for ten minutes."""
     rows = []
