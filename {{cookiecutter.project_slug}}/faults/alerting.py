@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.error import URLError
-from urllib.parse import quote
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from django.core.cache import cache
@@ -22,6 +22,7 @@ from dev import BASE_DIR
 from dev.processes import free_port
 from faults.world import World
 from tests.harness import Worker, eventually
+from tests.test_web import Web
 
 RULES = ("alerts.yaml", "alerts-redis.yaml", "alerts-rabbitmq.yaml")
 MISSING = [program for program in ("prometheus", "prometheus-alertmanager") if not shutil.which(program)]
@@ -94,7 +95,7 @@ class Monitoring:
         self.receiver = Receiver()
         self.port, alertmanager = free_port(), free_port()
         text = CONFIGURATION.format(folder=self.folder, alertmanager=alertmanager)
-        for job in ("worker", "beat", "exporter", "broker"):
+        for job in ("web", "worker", "beat", "exporter", "broker"):
             text += JOB.format(job=job, folder=self.folder)
             self.watch(job)
         self.watch_broker()
@@ -130,7 +131,7 @@ class Monitoring:
         self.watch("exporter", self.exporter)
         return self.exporter
 
-    def watch(self, job: str, *processes: Worker) -> None:
+    def watch(self, job: str, *processes: Worker | Web) -> None:
         """Have Prometheus scrape these processes as this job, and no others."""
         self._targets(job, [process.port for process in processes])
 
@@ -168,13 +169,17 @@ class Monitoring:
         self.receiver.names.clear()
 
     def value(self, query: str) -> list[Mapping[str, Any]]:
-        """Return what Prometheus answers."""
+        """Return what a query finds now; nothing while Prometheus does not answer."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}/api/v1/query?query={quote(query)}") as answer:
-                found: list[Mapping[str, Any]] = json.load(answer)["data"]["result"]
-                return found
+            found: list[Mapping[str, Any]] = self.ask("query", query=query)["result"]
+            return found
         except URLError:
             return []
+
+    def ask(self, what: str, **parameters: object) -> Any:
+        """Return what Prometheus answers; HTTPError, a URLError, when it refuses the question."""
+        with urlopen(f"http://127.0.0.1:{self.port}/api/v1/{what}?{urlencode(parameters)}") as answer:
+            return json.load(answer)["data"]
 
     def end(self) -> None:
         """End all that was started."""

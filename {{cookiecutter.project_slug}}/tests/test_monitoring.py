@@ -1,9 +1,13 @@
-"""monitoring/: the rules are well-formed, tested, and lead to a runbook that says what to do."""
+"""monitoring/: rules are well-formed, tested, and lead to a runbook; dashboards show what they are about."""
 
+import json
+import math
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +16,19 @@ from dev import BASE_DIR
 MONITORING = BASE_DIR / "monitoring"
 RULES = sorted(path for path in MONITORING.glob("alerts*.yaml") if not path.stem.endswith("_test"))
 RUNBOOK = (BASE_DIR / "docs" / "runbook.md").read_text()
-ALERTS = {
+ALERTS: dict[str, str] = {
     alert: text
     for path in RULES
     for alert, text in re.findall(r"- alert: (\w+)\n(.*?)(?=\n\n|\Z)", path.read_text(), re.DOTALL)
 }
-# What others than metrics/ tell: Prometheus, the Python client, RabbitMQ.
-FOREIGN = r"up|ALERTS|process_start_time_seconds|rabbitmq_\w+"
+FOREIGN = r"rabbitmq_\w+"  # told by others than metrics/
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (MONITORING / "dashboards").glob("*.json")}
+PANELS: dict[str, dict[str, Any]] = {
+    f"{name}: {panel['title']}": panel
+    for name, dashboard in DASHBOARDS.items()
+    for panel in dashboard["panels"]
+}
+COLOURS = {"page": "red", "ticket": "orange"}
 
 
 def checked_by(program: str, *arguments: str) -> str:
@@ -62,12 +72,92 @@ def test_each_alert_fires_after_its_fault_and_not_without(path: Path) -> None:
     assert "SUCCESS" in checked_by("promtool", "test", "rules", test.name)
 
 
-def test_rules_ask_for_nothing_that_nobody_tells() -> None:
+def metrics_in(text: str) -> set[str]:
+    """Return the names of the metrics that a query, or a rule, asks for."""
+    return set(re.findall(r"\b(?:celery|rabbitmq|web|process)_\w+|\bup\b|\bALERTS\b", text))
+
+
+def rule(alert: str) -> str:
+    """Return what an alert asks, without its labels and its texts."""
+    return ALERTS[alert].partition("expr:")[2].partition("labels:")[0]
+
+
+def expressions(panel: dict[str, Any]) -> str:
+    """Return the queries of a panel."""
+    return "\n".join(target["expr"] for target in panel["targets"])
+
+
+def alerts_of(panel: dict[str, Any]) -> list[str]:
+    """Return the alerts that a panel's description names."""
+    return re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", panel["description"])
+
+
+def test_rules_and_panels_ask_for_nothing_that_nobody_tells() -> None:
     source = "".join(path.read_text() for path in (BASE_DIR / "metrics").glob("*.py"))
-    told = set(re.findall(r'"(celery_\w+)"', source))
-    told |= {f"{name}_total" for name in told} | {f"{name}_info" for name in told}
-    asked = {name for text in ALERTS.values() for name in re.findall(r"\bcelery_\w+|\brabbitmq_\w+", text)}
+    told = set(re.findall(r'"((?:celery|web)_\w+)"', source))
+    told |= {f"{name}_{suffix}" for name in told for suffix in ("total", "info", "bucket")}
+    told |= {"up", "ALERTS", "process_start_time_seconds"}  # by Prometheus and its client
+    asked = metrics_in("\n".join([*map(rule, ALERTS), *map(expressions, PANELS.values())]))
     assert {name for name in asked - told if not re.fullmatch(FOREIGN, name)} == set()
+
+
+def test_dashboards_can_be_told_apart() -> None:
+    for key in ("uid", "title"):
+        assert len({dashboard[key] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS) > 0
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_the_panels_of_a_dashboard_have_names_and_places_of_their_own(name: str) -> None:
+    panels = DASHBOARDS[name]["panels"]
+    for key in ("id", "title"):
+        assert len({panel[key] for panel in panels}) == len(panels)
+    places = [panel["gridPos"] for panel in panels]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    taken = Counter(
+        (place["x"] + right, place["y"] + down)
+        for place in places
+        for right in range(place["w"])
+        for down in range(place["h"])
+    )
+    assert max(taken.values()) == 1
+
+
+@pytest.mark.parametrize("title", PANELS)
+def test_a_panel_says_what_it_shows_in_which_unit_and_asks_the_chosen_prometheus(title: str) -> None:
+    panel = PANELS[title]
+    assert len(panel["description"]) > 20
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert all(target["legendFormat"] for target in panel["targets"])
+    references = [target["refId"] for target in panel["targets"]]
+    assert len(set(references)) == len(references) > 0
+
+
+@pytest.mark.parametrize("title", PANELS)
+def test_a_panel_turns_red_where_an_alert_pages_and_orange_where_it_is_a_ticket(title: str) -> None:
+    """Each alert that a panel names exists; each limit that it shows is that of one of them."""
+    panel = PANELS[title]
+    alerts = alerts_of(panel)
+    assert set(alerts) <= ALERTS.keys()
+    steps = panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", [])
+    colours = {step["color"] for step in steps} & set(COLOURS.values())
+    if "ALERTS" in expressions(panel):
+        return  # shows the alerts themselves
+    assert colours <= {COLOURS[re.findall(r"severity: (\w+)", ALERTS[alert])[0]] for alert in alerts}
+    limits = {
+        math.prod(map(float, limit.split("*")))
+        for alert in alerts
+        for limit in re.findall(r"(?:[<>]|==) ([\d.]+(?: \* [\d.]+)*)", rule(alert))
+    }
+    limits |= {limit + 1 for limit in limits}  # above 3 is from 4 on, where things are counted
+    assert {step["value"] for step in steps} - {None} <= limits
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_each_alert_has_a_panel_that_shows_its_figures(alert: str) -> None:
+    named = [panel for panel in PANELS.values() if alert in alerts_of(panel)]
+    asked = metrics_in(rule(alert)) or {"ALERTS"}
+    assert any(asked & metrics_in(expressions(panel)) for panel in named)
 
 
 def test_what_is_held_back_exists() -> None:

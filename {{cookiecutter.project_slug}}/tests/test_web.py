@@ -103,12 +103,12 @@ class Web:
     """A real gunicorn on ports of its own."""
 
     def __init__(self, **environment: str) -> None:
-        port, figures = free_port(), free_port()
-        self.url, self.figures = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{figures}/metrics"
+        port, self.port = free_port(), free_port()  # the second one is that of its figures
+        self.url, self.figures = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{self.port}/metrics"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn", "config.wsgi"],
             cwd=BASE_DIR,
-            env={**os.environ, "PORT": str(port), "METRICS_PORT": str(figures), **environment},
+            env={**os.environ, "PORT": str(port), "METRICS_PORT": str(self.port), **environment},
             stderr=subprocess.DEVNULL,
         )
 
