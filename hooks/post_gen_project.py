@@ -31,6 +31,7 @@ PRUNE = {
     "monitoring/alerts-redis.yaml": BROKER != "redis",
     "monitoring/dashboards/rabbitmq.json": BROKER != "rabbitmq",
     "monitoring/dashboards/redis.json": BROKER != "redis",
+    "monitoring/grafana.yaml": DEPLOY != "compose",
     "tests/test_rabbitmq.py": BROKER != "rabbitmq",
     "requirements/django-5.2": DJANGO != "5.2",
     "requirements/django-6.1": DJANGO != "6.1",

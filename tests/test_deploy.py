@@ -84,6 +84,21 @@ def test_compose_files(variant, planted, tmp_path):
         assert done.returncode == 0, done.stdout
 
 
+def test_grafana_finds_prometheus_and_the_dashboards_and_lets_nobody_in_without_a_password(bake):
+    project = bake(deploy="compose")
+    services = yaml.safe_load((project / "compose.production.yaml").read_text())["services"]
+    told, mounts = yaml.safe_load((project / "monitoring/grafana.yaml").read_text()), services["grafana"]["volumes"]
+    assert told["datasources"][0]["url"] == "http://prometheus:9090"
+    assert f"./monitoring/dashboards:{told['providers'][0]['options']['path']}:ro" in mounts
+    for part in ("datasources", "dashboards"):
+        assert any(f"/etc/grafana/provisioning/{part}/" in mount for mount in mounts)
+    *shell, script = services["grafana"]["entrypoint"]
+    script = script.replace("$$", "$").replace("/run.sh", "echo started")
+    for password, expected in (("", ""), ("secret", "started\n")):
+        done = run(*shell, script, cwd=project, GF_SECURITY_ADMIN_PASSWORD=password)
+        assert (done.returncode == 0, done.stdout) == (bool(password), expected), done.stderr
+
+
 def test_production_compose_refuses_to_start_without_its_secrets(bake):
     done = run("docker-compose", "-f", "compose.production.yaml", "config", "--quiet", cwd=bake())
     assert done.returncode != 0
@@ -93,7 +108,7 @@ def test_production_compose_refuses_to_start_without_its_secrets(bake):
 def test_yaml_is_tidy(variant):
     files = [
         path
-        for pattern in ("*.y*ml", ".g*.yml", ".github/**/*.yml", "deploy/**/*.yaml")
+        for pattern in ("*.y*ml", ".g*.yml", ".github/**/*.yml", "deploy/**/*.yaml", "monitoring/grafana.yaml")
         for path in variant.glob(pattern)
     ]
     done = run("yamllint", "--strict", "--config-data", YAMLLINT, *files, cwd=variant)
