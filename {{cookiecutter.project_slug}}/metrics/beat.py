@@ -54,7 +54,8 @@ class Beat(Collector):
         now = time.time()
         due, last = {}, {}
         for name, entry in self.scheduler.schedule.items():
-            SENT.labels(name), FAILED.labels(name)  # begin at zero, so that the first failure is an increase
+            for counter in (SENT, FAILED):  # they begin at zero, so that the first failure is an increase
+                counter.labels(name)
             if isinstance(entry.last_run_at, datetime):  # before its first time, when beat began
                 if entry.total_run_count:
                     last[name] = entry.last_run_at.timestamp()
