@@ -3,6 +3,9 @@
 import dj_database_url
 import dj_email_url
 import sentry_sdk
+from celery.signals import task_retry
+from sentry_sdk.integrations.celery import CeleryIntegration
+from sentry_sdk.integrations.celery.beat import crons_task_retry
 
 from config import celeryconfig, env, log
 
@@ -210,4 +213,8 @@ if env.SENTRY_DSN:
         # bodies of requests hold passwords under names that no list knows. Neither leaves this machine.
         include_local_variables=False,
         max_request_body_size="never",
+        # A cron monitor for each entry of beat's schedule, named after it.
+        integrations=[CeleryIntegration(monitor_beat_tasks=True)],
     )
+    # Sentry takes one end of a run, and that of a run that is tried again is yet to come.
+    task_retry.disconnect(crons_task_retry)

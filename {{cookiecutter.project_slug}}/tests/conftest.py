@@ -115,12 +115,15 @@ def start_worker(servers: None, transactional_db: None, tmp_path: Path) -> Itera
 
 @pytest.fixture
 def start_beat(servers: None, tmp_path: Path) -> Iterator[StartWorker]:
-    """Start a beat that sends every 5 s on an empty broker; the name is that of its schedule file."""
+    """Start a beat that sends every 5 s on an empty broker; the name is that of its schedule file.
+
+    `app` names another schedule.
+    """
     empty_broker()
     beats: list[Worker] = []
 
-    def start(name: str, **environment: str) -> Worker:
-        command = ["-A", "tests.ticking", "beat", "--loglevel", "INFO", "--schedule", str(tmp_path / name)]
+    def start(name: str, app: str = "tests.ticking", **environment: str) -> Worker:
+        command = ["-A", app, "beat", "--loglevel", "INFO", "--schedule", str(tmp_path / name)]
         environment = {"BROKER_URL": os.environ["BROKER_URL"], **environment}
         beats.append(Worker(tmp_path / f"beat-{len(beats)}.log", environment, command))
         return beats[-1]
