@@ -8,7 +8,7 @@ from celery.signals import setup_logging, worker_init
 from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
-from config import tasklog
+from config import env, tasklog
 from reliability.application import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -18,6 +18,10 @@ app.config_from_object("config.celeryconfig")
 app.autodiscover_tasks()
 app.steps["worker"].add(DjangoStructLogInitStep)
 tasklog.connect()
+if env.OTEL_EXPORTER_OTLP_ENDPOINT:
+    from config import tracing
+
+    tracing.connect(app)
 
 
 @setup_logging.connect

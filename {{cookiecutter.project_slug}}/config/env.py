@@ -64,6 +64,11 @@ def _dsn(text: str) -> None:
         raise ValidationError("Expected the DSN of a Sentry project, https://key@host/number.") from error
 
 
+def _collector(text: str) -> None:
+    if text:
+        _url("http", "https")(text)
+
+
 def _secret(text: str) -> None:
     if len(text) < 50 or len(set(text)) < 10:
         raise ValidationError("Expected at least 50 random characters.")
@@ -104,6 +109,7 @@ BROKER_TLS_VERIFY = _env.str("BROKER_TLS_VERIFY", default="on", validate=_valida
 EMAIL_URL = _env.str("EMAIL_URL", validate=_email_url)
 DEFAULT_FROM_EMAIL = _env.str("DEFAULT_FROM_EMAIL", validate=_validate.Length(min=3))
 SENTRY_DSN = _env.str("SENTRY_DSN", default="", validate=_dsn)
+OTEL_EXPORTER_OTLP_ENDPOINT = _env.str("OTEL_EXPORTER_OTLP_ENDPOINT", default="", validate=_collector)
 
 # Processes
 PORT = _env.int("PORT", default=8000, validate=_validate.Range(min=1, max=65535))

@@ -4,6 +4,8 @@ from typing import Any
 
 import structlog
 
+from config import env
+
 _SHARED_PROCESSORS: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,  # the request id, here and in the tasks it sends
     structlog.stdlib.add_log_level,
@@ -12,6 +14,12 @@ _SHARED_PROCESSORS: list[structlog.typing.Processor] = [
     structlog.processors.StackInfoRenderer(),
     structlog.processors.UnicodeDecoder(),
 ]
+
+
+if env.OTEL_EXPORTER_OTLP_ENDPOINT:
+    from config.tracing import add_trace_id
+
+    _SHARED_PROCESSORS.append(add_trace_id)
 
 
 def configure_structlog() -> None:

@@ -10,6 +10,7 @@ from sentry_sdk.integrations.celery.beat import crons_task_retry
 from config import celeryconfig, env, log
 
 BASE_DIR = env.BASE_DIR
+PROJECT_NAME = "{{ cookiecutter.__dashed }}"
 
 # Application
 

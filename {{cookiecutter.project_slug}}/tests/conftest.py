@@ -25,6 +25,7 @@ os.environ.update(  # every variable, so that nobody's .env changes a test
     EMAIL_URL="console://",
     DEFAULT_FROM_EMAIL="tests@example.com",
     SENTRY_DSN="",
+    OTEL_EXPORTER_OTLP_ENDPOINT="",
     LOG_LEVEL="INFO",
     BEHIND_TLS_PROXY="false",
     BROKER_TLS_VERIFY="on",

@@ -41,6 +41,8 @@ def misbehave(how: str, **details: Any) -> None:
             raise ValueError("on purpose")
         case "by saying what it knows":
             raise ValueError(str(details))
+        case "by saying it again and again":
+            raise ConnectionError(str(details))
         case "until the soft limit":
             time.sleep(600)
         case "until the hard limit":

@@ -35,6 +35,8 @@ BAD = [
     ("EMAIL_URL", "submission://"),
     ("DEFAULT_FROM_EMAIL", ""),
     ("SENTRY_DSN", "https://host/1"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"),
     ("WORKER_CONCURRENCY", "0"),
     ("WORKER_MAX_MEMORY_MB", "0"),
     ("STOP_GRACE", "soon"),
