@@ -18,7 +18,7 @@ TAKEN = {
     "Python's standard library": sys.stdlib_module_names,
     "a package that the project installs": {
         *("amqp", "billiard", "celery", "csp", "django", "environs", "gunicorn", "honcho", "kombu", "mypy"),
-        "prometheus_client",
+        *("opentelemetry", "prometheus_client"),
         *("psycopg", "pytest", "redis", "ruff", "structlog", "uv", "vine", "watchfiles", "whitenoise"),
     },
     "the project itself": {

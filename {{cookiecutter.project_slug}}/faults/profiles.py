@@ -10,6 +10,7 @@ A profile is a name, so that it can be given to another process:
 `set:<setting>=<JSON>`  ours, with another value
 `off:<switch>`          ours, with this switch of RELIABILITY off
 `unwatched`             ours, without the apps health, metrics and status
+`traced`                ours, with OpenTelemetry; only throughput.py has a collector for it
 `events`                `unwatched`, with the events that Flower and celery-exporter live from
 """
 

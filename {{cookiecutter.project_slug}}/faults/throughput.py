@@ -20,6 +20,7 @@ from kombu import Connection
 
 from dev import BASE_DIR
 from faults.profiles import environment
+from tests.receivers import Receiver
 
 TASKS = 3000
 ROUNDS = 7
@@ -50,7 +51,7 @@ def empty() -> None:
         channel.exchange_delete("celery")
 
 
-def measure(profile: str, level: str, folder: Path) -> float:
+def measure(profile: str, level: str, folder: Path, collector: str) -> float:
     """Return how many tasks a worker runs in a second."""
     empty()
     variables = {
@@ -59,6 +60,7 @@ def measure(profile: str, level: str, folder: Path) -> float:
         "SECRET_KEY": secrets.token_hex(32),
         "DEBUG": "false",
         "LOG_LEVEL": level,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector if profile == "traced" else "",
     }
     first, last = folder / "first", folder / "last"
     for path in (first, last):
@@ -91,9 +93,10 @@ def main() -> None:
     """Print a line for each round, then the medians as JSON, and the ratio of the second to the first."""
     level, *profiles = sys.argv[1:]
     rounds = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, Receiver() as receiver:
+        folder, collector = Path(name), f"http://{receiver.host}"
         for number in range(ROUNDS + 1):
-            figures = {profile: measure(profile, level, Path(name)) for profile in profiles}
+            figures = {profile: measure(profile, level, folder, collector) for profile in profiles}
             if number:  # the first one warms the disk cache
                 rounds.append(figures)
             shown = ", ".join(f"{profile} {run:.0f}/s" for profile, run in figures.items())

@@ -25,5 +25,6 @@ app.conf.beat_schedule = {
     "hourly": entry(crontab(minute=17), "not at all"),
     "daily": entry(24 * 3600, "with an error"),
     "retried": entry(3600, "once"),
+    "killed": entry(3600, "") | {"task": "tests.tasks.deadly_once", "args": []},
     "often": entry(5, "not at all"),
 }

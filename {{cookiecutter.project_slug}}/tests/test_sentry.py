@@ -102,6 +102,7 @@ def test_each_entry_of_the_schedule_is_a_cron_monitor(
         ("hourly", "ok", {"type": "crontab", "value": "17 * * * *"}),
         ("daily", "error", {"type": "interval", "value": 1, "unit": "day"}),
         ("retried", "ok", {"type": "interval", "value": 1, "unit": "hour"}),
+        ("killed", "ok", {"type": "interval", "value": 1, "unit": "hour"}),
     ]:
         eventually(partial(lambda name: len(sentry.check_ins(name)) > 1, monitor), f"the end of {monitor}")
         told = sentry.check_ins(monitor)
