@@ -203,11 +203,11 @@ import django; django.setup()
 from opentelemetry import trace
 from config import tracing
 from jobs.tasks import write_report
-from reliability.publishing import TaskNotSent
+from kombu.exceptions import OperationalError
 tracing.start("web")
 try:
     write_report.delay(1)
-except TaskNotSent:
+except OperationalError:
     print(trace.get_current_span().get_span_context().is_valid)
 """
     assert run(code, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) == "False\n"
