@@ -101,7 +101,7 @@ def test_one_trace_leads_from_a_request_to_its_tasks(
 ) -> None:
     """Through the commit, a task that the task sends, and the retry of that."""
     web = start_web(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
-    options = ("--include", "tests.tasks,tests.relay")
+    options = ("--include", "tests.tasks,tests.sending_on")
     worker = start_worker(*options, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
     ask_for_a_report(web)
 
