@@ -8,13 +8,14 @@ import sys
 
 from scripts.bench import page
 from scripts.bench.projects import generated_projects
-from scripts.bench.sections import alerts, exporter, outage, probes, sending, status, tasks, watching
+from scripts.bench.sections import alerts, exporter, outage, probes, sending, status, tasks, tracing, watching
 from scripts.bench.start import start
 
 SECTIONS = {  # in the order of the page
     "start": ("From the template to the first task", start),
     "tasks": ("Tasks per second", tasks),
     "watching": ("What watching costs", watching),
+    "tracing": ("What tracing costs", tracing),
     "exporter": ("The exporter beside a million messages", exporter),
     "probes": ("Liveness probes", probes),
     "status": ("The status page", status),

@@ -40,7 +40,7 @@ of the rounds' ratios. Printed by `faults/throughput.py` of a generated project.
 
 
 def watching(projects):
-    """Measure what health/ and metrics/ take from a worker's speed, and what events would take."""
+    """Measure what health/, metrics/ and status/ take from a worker's speed, and what events would take."""
     watched, events = [], []
     for broker in BROKERS:
         speed = figures(projects[broker], "throughput", "WARNING", "unwatched", "ours")
@@ -50,13 +50,27 @@ def watching(projects):
         speeds = [f"{speed[profile]:.0f}/s" for profile in ("unwatched", "events")]
         events.append([broker, *speeds, f"{speed['ratio']:.2f}"])
     return f"""\
-No-op tasks with and without the apps `health` and `metrics`, at WARNING (`faults/throughput.py`):
+No-op tasks with and without the apps `health`, `metrics` and `status`, at WARNING (`faults/throughput.py`):
 
 {table(["broker", "without", "with", "ratio", "aim"], watched)}
 
-The same with the events that Flower and celery-exporter live from, instead of `health` and `metrics`:
+The same with the events that Flower and celery-exporter live from, instead of these apps:
 
 {table(["broker", "without", "with events", "ratio"], events)}
+"""
+
+
+def tracing(projects):
+    """Measure what OpenTelemetry takes from a worker's speed, with a collector that takes everything."""
+    rows = []
+    for broker in BROKERS:
+        speed = figures(projects[broker], "throughput", "WARNING", "ours", "traced")
+        rows.append([broker, *(f"{speed[profile]:.0f}/s" for profile in ("ours", "traced")), f"{speed['ratio']:.2f}"])
+    return f"""\
+The same no-op tasks with OTEL_EXPORTER_OTLP_ENDPOINT, which is empty by default, and every task in a trace
+(`faults/throughput.py`). OTEL_TRACES_SAMPLER keeps fewer.
+
+{table(["broker", "without", "with", "ratio"], rows)}
 """
 
 
