@@ -130,8 +130,8 @@ def outage(projects):
         )
         rows += [[broker, row[-1]] for row in found]
     return f"""\
-The broker is killed, or frozen, for ten minutes, with a probe each 5 s (`OUTAGE=600`, `faults/test_outages.py`); no
-probe may fail, and a task must run within 15 s of the broker's return:
+The broker is killed or frozen, or its host vanishes, for ten minutes, with a probe each 5 s (`OUTAGE=600`,
+`faults/test_outages.py`); no probe may fail, and a task must run within 15 s of the broker's return:
 
 {table(["broker", "outcome"], rows)}
 """

@@ -71,18 +71,22 @@ broker_use_ssl = (
 # Why: the visibility timeout is the time after which an unfinished task is given to another
 #   worker. It must be longer than the longest countdown and the longest run together, with one
 #   more run as a margin, and the same in every worker. The restore interval has workers look for
-#   such tasks every 5 s instead of 100 s, and the socket timeouts bound every call to the broker.
+#   such tasks every 5 s instead of 100 s, the socket timeouts bound every call to the broker, and the health
+#   check ends a connection whose other end is gone, without a word, 6 to 11 s after the broker should have answered.
 # Without it: a task that waits or runs longer than the timeout is run twice, at the same time;
-#   and a web request that publishes to a frozen broker hangs with it, for ever.
+#   a web request that publishes to a frozen broker hangs with it, for ever; and a worker whose broker's host
+#   vanished and came back takes nothing for up to 51 s.
 # Price: the task of a worker that was killed outright waits this long for its second run; and
 #   none of it helps a message that a worker has taken but not yet noted when it is killed.
 # Proof: tests/test_worker.py::test_a_task_survives_a_killed_worker
 #   and tests/test_publishing.py::test_publishing_to_a_silent_broker_fails
+#   and tests/test_health.py::test_a_worker_takes_tasks_soon_after_its_broker_vanished
 # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
 broker_transport_options = {
     "visibility_timeout": _env.TASK_LONGEST_DELAY + 2 * _LONGEST,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,  # of those intervals, look at each
+    "health_check_interval": 5,
     "socket_connect_timeout": 1,
     "socket_timeout": 2,
 }

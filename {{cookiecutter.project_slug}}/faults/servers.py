@@ -10,6 +10,7 @@ from dev.processes import Server
 from faults.broker import Broker
 from faults.processes import processes
 from tests.harness import eventually
+from tests.relay import full
 
 
 @contextmanager
@@ -50,10 +51,5 @@ def vanished_host() -> Iterator[int]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        waiting = [socket.socket() for _ in range(4)]  # nobody accepts them, so there is no room for another
-        for client in waiting:
-            client.setblocking(False)
-            client.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
-        for client in waiting:
-            client.close()
+        with full(listener):
+            yield listener.getsockname()[1]

@@ -78,7 +78,9 @@ class Watch(threading.Thread):
 
     def look(self) -> None:
         """Ask the broker, and draw the conclusion."""
-        self.reachable = self._ask()
+        was_reachable, self.reachable = self.reachable, self._ask()
+        if self.reachable and not was_reachable:
+            self.consumer.ask_broker()
         before, self.messages = self.messages, self.consumer.messages if self.consumer else 0
         if self.messages != before:
             os.environ.pop(MARK, None)

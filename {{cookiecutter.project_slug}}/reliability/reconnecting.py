@@ -19,7 +19,7 @@ from kombu.transport import virtual
 
 from reliability.conf import enabled
 
-LONGEST_PAUSE = 5.0  # seconds between two attempts to reach the broker, and up to a half more
+LONGEST_PAUSE = 4.0  # seconds between two attempts to reach the broker, and up to a half more
 
 
 def patient(connection: Connection, while_waiting: Callable[[], None]) -> Connection:

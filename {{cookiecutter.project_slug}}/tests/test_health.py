@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,18 @@ from health import beat, worker
 from tests import tasks
 from tests.brokers import Broker, absent_broker
 from tests.harness import StartWorker, Worker, eventually
+from tests.relay import Relay, relay
 from tests.wedge import BEAT_LIMIT, LIMIT
 
+RESUMED = 15  # seconds from the broker's return to the run of a task
 WEDGE = ("--include", "tests.tasks,tests.wedge")
+
+
+@pytest.fixture
+def way(other_broker: Broker) -> Iterator[Relay]:
+    """The way to the other broker."""
+    with relay(other_broker.url) as opened:
+        yield opened
 
 
 def ask(page: str, port: int) -> subprocess.CompletedProcess[str]:
@@ -99,12 +108,13 @@ def longest_standstill(process: Worker, seconds: float, of: str = "loop_age") ->
     return max(ages)
 
 
-@pytest.mark.parametrize("fault", ["absent", "frozen", "killed"])
+@pytest.mark.parametrize("fault", ["absent", "frozen", "killed", "half-open"])
 def test_a_worker_without_broker_is_live_and_not_ready(
-    start_worker: StartWorker, other_broker: Broker, tmp_path: Path, fault: str
+    start_worker: StartWorker, other_broker: Broker, way: Relay, tmp_path: Path, fault: str
 ) -> None:
     """It tries and waits, in turns that take far less than its loop may stand still."""
-    process = start_worker(BROKER_URL=absent_broker(tmp_path) if fault == "absent" else other_broker.url)
+    urls = {"absent": absent_broker(tmp_path), "half-open": way.url}
+    process = start_worker(BROKER_URL=urls.get(fault, other_broker.url))
     with ExitStack() as afterwards:
         if fault != "absent":
             eventually(lambda: process.status("/readyz") == 200, "the worker to be ready")
@@ -113,11 +123,30 @@ def test_a_worker_without_broker_is_live_and_not_ready(
         if fault == "killed":
             other_broker.kill()
             afterwards.callback(other_broker.restart)
+        if fault == "half-open":
+            afterwards.enter_context(way.vanished())
         eventually(lambda: process.status("/readyz") == 503, "the worker to miss its broker")
         assert longest_standstill(process, worker.LIMIT / 2) < worker.LIMIT / 2
         assert process.status("/readyz") == 503
     if fault != "absent":
         eventually(lambda: process.status("/readyz") == 200, "the worker to be ready again")
+        sent = other_broker.app.send_task("tests.tasks.misbehave", ("not at all",))
+        eventually(lambda: tasks.runs(sent.id), "the task to run")
+
+
+def test_a_worker_takes_tasks_soon_after_its_broker_vanished(
+    start_worker: StartWorker, other_broker: Broker, way: Relay
+) -> None:
+    """However short that was: its connection stays open, and nobody ends it."""
+    process = start_worker(BROKER_URL=way.url)
+    eventually(lambda: process.status("/readyz") == 200, "the worker to be ready")
+    with way.vanished():
+        eventually(lambda: process.status("/readyz") == 503, "the worker to miss its broker")
+    returned = time.monotonic()
+    sent = other_broker.app.send_task("tests.tasks.misbehave", ("not at all",))
+    eventually(lambda: tasks.runs(sent.id), "the task to run")
+    assert time.monotonic() - returned < RESUMED
+    assert process.status("/livez") == 200
 
 
 def test_a_deaf_worker_is_live_and_not_ready(start_worker: StartWorker) -> None:
@@ -215,10 +244,13 @@ def test_beat_that_hangs_is_not_live(start_beat: StartWorker) -> None:
     eventually(is_sick(process), "the probe to fail")
 
 
-def test_beat_without_broker_is_live(start_beat: StartWorker, other_broker: Broker) -> None:
-    process = start_beat("schedule", BROKER_URL=other_broker.url)
+@pytest.mark.parametrize("fault", ["frozen", "half-open"])
+def test_beat_without_broker_is_live(
+    start_beat: StartWorker, other_broker: Broker, way: Relay, fault: str
+) -> None:
+    process = start_beat("schedule", BROKER_URL=way.url if fault == "half-open" else other_broker.url)
     eventually(lambda: process.status("/readyz") == 200, "beat to be ready")
-    with other_broker.frozen():
+    with other_broker.frozen() if fault == "frozen" else way.vanished():
         eventually(lambda: "SchedulingError" in process.log.read_text(), "beat to miss its broker")
         for _ in range(3 * BEAT_LIMIT):
             with pytest.raises(subprocess.TimeoutExpired):
