@@ -32,6 +32,7 @@ PRUNE = {
     "monitoring/dashboards/rabbitmq.json": BROKER != "rabbitmq",
     "monitoring/dashboards/redis.json": BROKER != "redis",
     "monitoring/grafana.yaml": DEPLOY != "compose",
+    "tests/test_flower.py": DEPLOY != "compose",
     "tests/test_rabbitmq.py": BROKER != "rabbitmq",
     "requirements/django-5.2": DJANGO != "5.2",
     "requirements/django-6.1": DJANGO != "6.1",

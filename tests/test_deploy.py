@@ -105,6 +105,24 @@ def test_production_compose_refuses_to_start_without_its_secrets(bake):
     assert "POSTGRES_PASSWORD" in done.stderr or "production.env" in done.stderr
 
 
+def test_flower_is_off_and_asks_nothing_of_those_who_do_not_want_it(bake, tmp_path):
+    """Compose reads the whole file, also what belongs to a profile that is not started."""
+    shutil.copy(bake() / "compose.production.yaml", tmp_path)
+    (tmp_path / "production.env").write_text("POSTGRES_PASSWORD=x\n")
+    command = ["docker-compose", "--env-file", "production.env", "-f", "compose.production.yaml"]
+    off = run(*command, "config", "--services", cwd=tmp_path)
+    assert (off.returncode, off.stderr) == (0, "")
+    assert "flower" not in off.stdout.split()
+    with (tmp_path / "production.env").open("a") as file:
+        file.write("FLOWER_BASIC_AUTH=somebody:of-no-use-elsewhere\n")
+    on = run(*command, "--profile", "flower", "config", "--format", "json", cwd=tmp_path)
+    assert (on.returncode, on.stderr) == (0, "")
+    flower = json.loads(on.stdout)["services"]["flower"]
+    assert flower["environment"]["FLOWER_BASIC_AUTH"] == "somebody:of-no-use-elsewhere"
+    assert flower["environment"]["FLOWER_READ_ONLY"] == "true"
+    assert [port["host_ip"] for port in flower["ports"]] == ["127.0.0.1"]
+
+
 def test_yaml_is_tidy(variant):
     files = [
         path

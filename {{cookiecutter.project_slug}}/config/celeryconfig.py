@@ -71,8 +71,8 @@ broker_use_ssl = (
 # Why: the visibility timeout is the time after which an unfinished task is given to another
 #   worker. It must be longer than the longest countdown and the longest run together, with one
 #   more run as a margin, and the same in every worker. The restore interval has workers look for
-#   such tasks every 5 s instead of 100 s, the socket timeouts bound every call to the broker, and the health
-#   check ends a connection whose other end is gone, without a word, 6 to 11 s after the broker should have answered.
+#   such tasks every 5 s instead of 100 s, the socket timeouts bound every call to the broker, and the
+#   health check ends a connection whose other end vanished after 6 to 11 s.
 # Without it: a task that waits or runs longer than the timeout is run twice, at the same time;
 #   a web request that publishes to a frozen broker hangs with it, for ever; and a worker whose broker's host
 #   vanished and came back takes nothing for up to 51 s.

@@ -25,6 +25,7 @@ class Consumer(celery_consumer.Consumer):
     channel_errors: tuple[type[Exception], ...]
     task_buckets: dict[str, Any]
     task_consumer: Any
+    hub: Any
     draining = False  # whether the worker was asked to end
     acknowledgements: throughput.Acknowledgements | None = None  # of the connection
 
@@ -68,7 +69,7 @@ class Consumer(celery_consumer.Consumer):
         super().register_with_event_loop(hub)
 
     def ask_broker(self) -> None:
-        """The broker is back for another connection: have the loop find out soon whether ours still leads to it.
+        """The broker is back for another connection: have the loop find out whether ours still leads to it.
 
         One to a host that was gone ends on our side only when two heartbeats were missed. An answer that does
         not come within `read_timeout` ends it, too. On Redis kombu asks: see `health_check_interval`.

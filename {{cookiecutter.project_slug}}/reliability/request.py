@@ -10,7 +10,7 @@ from celery.worker import request as celery_request
 from celery.worker import state
 
 from reliability import capture, signals
-from reliability.conf import enabled
+from reliability.conf import enabled, value
 
 
 class WrongSignatureError(InvalidTaskError):
@@ -105,6 +105,16 @@ class Request(celery_request.Request):
             self.acknowledge()
         else:
             super().reject(requeue=True)
+
+    def info(self, safe: bool = False) -> Any:
+        """Return what `celery inspect` and Flower are told: no arguments of a redacted task."""
+        return super().info(safe=safe or self.name in value("redact"))
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Send an event of Celery's. A redacted task's result, or error, may repeat its arguments."""
+        if self.name in value("redact"):
+            fields = {name: fields[name] for name in fields.keys() - {"result", "exception", "traceback"}}
+        super().send_event(type, **fields)
 
     def _tell(self, outcome: str) -> None:
         signals.finished.send_robust(sender=None, request=self, outcome=outcome, seconds=self.seconds)

@@ -36,7 +36,7 @@ class Relay:
     def vanished(self) -> Iterator[None]:
         """Have nobody there meanwhile: no answer, no end of a connection, no refusal of a new one.
 
-        The server loses its connections, and their other ends are never told: who is back knows nothing of them.
+        The server loses its connections, and their other ends are never told.
         """
         self.end()
         for server in self.servers:
