@@ -94,7 +94,10 @@ def run_a_task(ask: Ask, how: str, worker: Worker, **details: str) -> str:
 def test_flower_does_not_start_without_a_password(tmp_path: Path, login: str) -> None:
     """Started all the same, it would show its pages to everybody."""
     process = start(tmp_path, free_port(), {"FLOWER_BASIC_AUTH": login} if login else {})
-    assert process.wait(30) == 1
+    try:
+        assert process.wait(30) == 1
+    finally:
+        process.kill()
     assert "FLOWER_BASIC_AUTH" in (tmp_path / "flower.log").read_text()
 
 
