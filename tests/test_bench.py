@@ -77,4 +77,4 @@ def test_a_section_that_is_not_there_is_refused():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "probing" in done.stderr
-    assert "probes, outage" in done.stderr
+    assert "probes, status, outage" in done.stderr

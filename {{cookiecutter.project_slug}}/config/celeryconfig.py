@@ -75,7 +75,7 @@ broker_use_ssl = (
 #   health check ends a connection whose other end vanished after 6 to 11 s.
 # Without it: a task that waits or runs longer than the timeout is run twice, at the same time;
 #   a web request that publishes to a frozen broker hangs with it, for ever; and a worker whose broker's host
-#   vanished and came back takes nothing for up to 51 s.
+#   vanished takes nothing for up to 51 s, also where that is back sooner.
 # Price: the task of a worker that was killed outright waits this long for its second run; and
 #   none of it helps a message that a worker has taken but not yet noted when it is killed.
 # Proof: tests/test_worker.py::test_a_task_survives_a_killed_worker

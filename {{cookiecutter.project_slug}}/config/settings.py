@@ -10,7 +10,6 @@ from sentry_sdk.integrations.celery.beat import crons_task_retry
 from config import celeryconfig, env, log
 
 BASE_DIR = env.BASE_DIR
-PROJECT_NAME = "{{ cookiecutter.__dashed }}"
 
 # Application
 

@@ -67,10 +67,10 @@ def _no_texts(attributes: Any) -> dict[str, Any]:
 
 
 def start(role: str) -> None:
-    """Trace this process from now on. Its name ends with its role, unless OTEL_SERVICE_NAME gives another."""
+    """Trace this process from now on, by the name of its role unless OTEL_SERVICE_NAME gives another."""
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
-    name = os.environ.get("OTEL_SERVICE_NAME") or f"{settings.PROJECT_NAME}-{role}"
+    name = os.environ.get("OTEL_SERVICE_NAME") or role
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
     provider.add_span_processor(Processor(Exporter()))
     trace.set_tracer_provider(provider)

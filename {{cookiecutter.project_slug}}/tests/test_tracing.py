@@ -53,7 +53,7 @@ class Collector(Receiver):
         for body in self.bodies:
             for of_process in ExportTraceServiceRequest.FromString(body).resource_spans:
                 names = {each.key: each.value.string_value for each in of_process.resource.attributes}
-                service = names["service.name"].removeprefix(f"{settings.PROJECT_NAME}-")
+                service = names["service.name"]
                 for scope in of_process.scope_spans:
                     for span in scope.spans:
                         ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
