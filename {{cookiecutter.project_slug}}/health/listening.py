@@ -78,9 +78,7 @@ class Watch(threading.Thread):
 
     def look(self) -> None:
         """Ask the broker, and draw the conclusion."""
-        was_reachable, self.reachable = self.reachable, self._ask()
-        if self.reachable and not was_reachable:
-            self.consumer.ask_broker()
+        self.reachable = self._ask()
         before, self.messages = self.messages, self.consumer.messages if self.consumer else 0
         if self.messages != before:
             os.environ.pop(MARK, None)

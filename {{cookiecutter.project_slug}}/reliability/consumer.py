@@ -8,7 +8,6 @@ from celery.utils.log import get_logger
 from celery.worker import consumer as celery_consumer
 from celery.worker import state
 from kombu.message import Message
-from kombu.transport import virtual
 
 from reliability import capture, messages, pulse, reconnecting, redelivery, shutdown, signals, throughput
 from reliability.conf import enabled
@@ -25,7 +24,6 @@ class Consumer(celery_consumer.Consumer):
     channel_errors: tuple[type[Exception], ...]
     task_buckets: dict[str, Any]
     task_consumer: Any
-    hub: Any
     draining = False  # whether the worker was asked to end
     acknowledgements: throughput.Acknowledgements | None = None  # of the connection
 
@@ -67,21 +65,6 @@ class Consumer(celery_consumer.Consumer):
         """Beat with each turn of the loop, once a second; Celery forgets the timer with the connection."""
         hub.call_repeatedly(pulse.EVERY, pulse.beat)
         super().register_with_event_loop(hub)
-
-    def ask_broker(self) -> None:
-        """The broker is back for another connection: have the loop find out whether ours still leads to it.
-
-        One to a host that was gone ends on our side only when two heartbeats were missed. An answer that does
-        not come within `read_timeout` ends it, too. On Redis kombu asks: see `health_check_interval`.
-        """
-
-        def ask() -> None:
-            channel = self.task_consumer and self.task_consumer.channel
-            if channel and not isinstance(channel, virtual.Channel):
-                channel.queue_declare(REJECTED, passive=True)
-
-        if self.hub:
-            self.hub.call_soon(ask)
 
     def set_aside(self) -> int:
         """Return how many messages wait here for a newer worker, or for their rate limit."""

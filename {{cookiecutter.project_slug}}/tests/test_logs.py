@@ -13,6 +13,7 @@ from django.conf import settings
 from django.test import Client
 
 from accounts.models import User
+from config.celery import app
 from dev import BASE_DIR
 from tests import tasks
 from tests.brokers import absent_broker
@@ -100,6 +101,21 @@ def test_redacted_arguments_are_nowhere(start_worker: StartWorker, how: str) -> 
     ends = ("task_succeeded", "task_failed", "Dead letter", "Hard time limit", "task_rejected")
     eventually(lambda: any(end in worker.log.read_text() for end in ends), "its end")
     assert SECRET not in worker.log.read_text()
+
+
+def test_inspect_shows_no_redacted_arguments(start_worker: StartWorker) -> None:
+    """Of a task that runs; Flower asks in the same way."""
+    start_worker(REDACT="tests.tasks.misbehave")
+    settings.RELIABILITY["redact"] = ["tests.tasks.misbehave"]
+    try:
+        tasks.misbehave.delay("until the hard limit", secret=SECRET)
+    finally:
+        settings.RELIABILITY["redact"] = []
+    shown = eventually(
+        lambda: "misbehave" in (told := str(app.control.inspect().active())) and told, "the task to run"
+    )
+    assert "redacted" in shown
+    assert SECRET not in shown
 
 
 def test_urls_show_no_password(start_worker: StartWorker, tmp_path: Path) -> None:
