@@ -126,7 +126,7 @@ def outage(projects):
     rows = []
     for broker in BROKERS:
         found = outcomes(
-            projects[broker], "-n", "2", "faults/test_outages.py", start="The broker is away", OUTAGE="600"
+            projects[broker], "-n", "3", "faults/test_outages.py", start="The broker is away", OUTAGE="600"
         )
         rows += [[broker, row[-1]] for row in found]
     return f"""\
