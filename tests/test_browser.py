@@ -219,7 +219,7 @@ def test_the_status_page_is_readable_by_everybody(up, visit, screenshots, size, 
     """On every screen, and to assistive technology: axe finds nothing in what this project adds to the admin."""
     page = visit(viewport=size, color_scheme=scheme)
     open_status(page, up)
-    page.get_by_text("All is well").wait_for()
+    page.get_by_text("Nothing is wrong").wait_for()
     page.locator("svg.plot").first.wait_for()
     page.screenshot(path=screenshots / f"status-{size['width']}-{scheme}.png", full_page=True)
     assert not is_wider_than_the_screen(page)
@@ -241,7 +241,7 @@ def test_the_status_page_renews_itself_and_says_when_it_cannot(up, visit, screen
         page.get_by_text("Unknown: The exporter is silent.").wait_for()
         assert page.get_by_role("row", name=re.compile("^celery")).first.get_by_text("?").count() == 2
         page.screenshot(path=screenshots / "status-unknown.png", full_page=True)
-    page.get_by_text("All is well").wait_for()
+    page.get_by_text("Nothing is wrong").wait_for()
     assert page.problems == []
 
     page.context.set_offline(True)

@@ -46,7 +46,7 @@ broker_connection_retry_on_startup = True
 # Why: a worker whose broker is away waits for it, however long that takes.
 # Without it: after 100 attempts, about 45 minutes, it exits, and is not there when the broker comes back
 #   unless something starts it again.
-# Price: none; its log says every 30 s that it waits.
+# Price: none; its log says every few seconds that it waits.
 # Proof: tests/test_celeryconfig.py::test_a_worker_never_gives_up_on_its_broker
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-max-retries
 broker_connection_max_retries = None

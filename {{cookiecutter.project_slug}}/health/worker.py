@@ -1,5 +1,6 @@
 """Is this worker alive, and does it take tasks? Answered from what its main process knows."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from celery.signals import worker_init
@@ -12,6 +13,15 @@ from health.server import Answer, as_json, serve
 from reliability import pulse
 
 LIMIT = 40  # seconds that the event loop may stand still; a probe each 10 s then fails within 60
+
+
+def now_in(requests: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the members of a set of Celery's, which the main thread changes meanwhile."""
+    while True:
+        try:
+            return tuple(requests)
+        except RuntimeError:  # it did so just now
+            continue
 
 
 class Health:
@@ -40,7 +50,7 @@ class Health:
         if self.worker.pool is None or "solo" not in type(self.worker.pool).__module__:
             return 0
         limits = [
-            request.time_limits[0] or request.task.time_limit for request in tuple(state.active_requests)
+            request.time_limits[0] or request.task.time_limit for request in now_in(state.active_requests)
         ]
         return max(filter(None, limits), default=0)
 

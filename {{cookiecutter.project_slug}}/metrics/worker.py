@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from health.worker import Health
+from health.worker import Health, now_in
 from reliability import messages, pulse
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -50,8 +50,8 @@ class Worker(Collector):
 
     def _tasks(self) -> Iterator[Metric]:
         now = time.time()
-        running = tuple(state.active_requests)
-        held = [request for request in tuple(state.reserved_requests) if request not in running]
+        running = now_in(state.active_requests)
+        held = [request for request in now_in(state.reserved_requests) if request not in running]
         waiting: Any = state  # the stubs lack it
         eta = waiting.scheduled_requests
         consumer = getattr(self.worker, "consumer", None)

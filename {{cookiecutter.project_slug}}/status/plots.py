@@ -18,6 +18,8 @@ class Plot:
 
     lines: list[str]  # for <polyline points="...">
     highest: float
+    width: int = WIDTH
+    height: int = HEIGHT
 
 
 def plot(points: list[Point], now: float) -> Plot | None:

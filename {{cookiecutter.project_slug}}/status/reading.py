@@ -1,7 +1,6 @@
 """What the processes have reported, read in two round trips however many there are."""
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ SILENT_AFTER = 3 * EVERY + 5  # seconds without a report after which nothing mor
 
 @dataclass(frozen=True)
 class Sample:
-    """Some figures of a moment, in seconds since 1970."""
+    """Some figures of a moment, in seconds since 1970 by the cache's clock."""
 
     at: float
     figures: Figures
@@ -36,8 +35,13 @@ class Report(Sample):
     """The last report of a process, and the samples of its past, the oldest first."""
 
     process: str
-    role: str
     past: list[Sample]
+    age: float  # seconds
+
+    @property
+    def role(self) -> str:
+        """What kind of process it is."""
+        return self.process.partition(" ")[0]
 
     @property
     def name(self) -> str:
@@ -45,27 +49,44 @@ class Report(Sample):
         return self.process.partition(" ")[2]
 
     @property
+    def now(self) -> float:
+        """The cache's time when this was read."""
+        return self.at + self.age
+
+    @property
     def is_silent(self) -> bool:
         """Whether the process should have reported since."""
-        return time.time() - self.at > SILENT_AFTER
+        return self.age > SILENT_AFTER
 
 
 def reports() -> list[Report]:
     """Return the last report of each process, by name; redis.RedisError when the cache does not answer."""
     with connect_to_cache() as client:
-        processes = sorted(name.decode() for name in client.zrange(PROCESSES, 0, -1))
         with client.pipeline(transaction=False) as pipeline:
-            for process in processes:
-                pipeline.get(now_key(process)).lrange(past_key(process), 0, -1)
+            pipeline.time().zrange(PROCESSES, 0, -1, withscores=True)
+            (now, _), processes = pipeline.execute()
+        names = sorted(name.decode() for name, _ in processes)
+        with client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.get(now_key(name)).lrange(past_key(name), 0, -1)
             answers = pipeline.execute()
+    moments = {name.decode(): moment for name, moment in processes}
     return [
-        _report(process, now, past)
-        for process, now, past in zip(processes, answers[::2], answers[1::2], strict=True)
-        if now  # a cache may evict it
+        Report(moments[name], _figures(told), name, _samples(past), now - moments[name])
+        for name, told, past in zip(names, answers[::2], answers[1::2], strict=True)
     ]
 
 
-def _report(process: str, now: bytes, past: list[bytes]) -> Report:
-    told: dict[str, Any] = json.loads(now)
-    samples = json.loads(b"[%b]" % b",".join(reversed(past)))  # at once: there may be thousands
-    return Report(told["at"], told["figures"], process, told["role"], [Sample(**one) for one in samples])
+def _figures(told: bytes | None) -> Figures:
+    """Return what a process told; nothing where the cache has evicted it, or another release wrote it."""
+    try:
+        found: Figures = dict(json.loads(told or b"{}"))
+    except (ValueError, TypeError):
+        return {}
+    return found
+
+
+def _samples(past: list[bytes]) -> list[Sample]:
+    """Return the samples, the oldest first; parsed at once, since there may be thousands."""
+    found: list[dict[str, Any]] = json.loads(b"[%b]" % b",".join(reversed(past)))
+    return [Sample(one["at"], one["figures"]) for one in found]

@@ -8,7 +8,6 @@ import atexit
 import json
 import socket
 import threading
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -26,7 +25,7 @@ logger = structlog.get_logger(__name__)
 EVERY = 5  # seconds between two reports
 SAMPLE_EVERY = 60  # seconds between two samples of the past
 SAMPLES = 60  # that are kept: an hour
-FORGOTTEN_AFTER = SAMPLE_EVERY * SAMPLES  # seconds; of a process that ended without a word
+FORGOTTEN_AFTER = 600  # seconds; of a process that was killed, and may have a successor of another name
 
 PROCESSES = "status:processes"  # a sorted set: the names of processes, by the time of their last report
 
@@ -61,8 +60,11 @@ def now_key(process: str) -> str:
 
 
 def past_key(process: str) -> str:
-    """Return the key of a process's samples, the newest first."""
-    return f"status:past:{process}"
+    """Return the key of a process's samples, the newest first.
+
+    Exporters tell the same of queues, so that all that ever ran share their past.
+    """
+    return "status:past:exporter" if process.startswith("exporter ") else f"status:past:{process}"
 
 
 def connect_to_cache() -> Any:
@@ -73,6 +75,12 @@ def connect_to_cache() -> Any:
         socket_timeout=1,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def clock(client: Any) -> float:
+    """Return the time by the cache's clock, in seconds since 1970."""
+    seconds, microseconds = client.time()
+    return float(seconds + microseconds / 1_000_000)
 
 
 def figures() -> Figures:
@@ -96,11 +104,10 @@ class Reporter(threading.Thread):
     def __init__(self, role: str, host: str) -> None:
         """`role` is a key of health.server.PORTS; two processes of a host differ by their ports."""
         super().__init__(name="status", daemon=True)
-        self.role, self.process = role, f"{role} {host}:{settings.METRICS_PORT or PORTS[role]}"
+        self.process = f"{role} {host}:{settings.METRICS_PORT or PORTS[role]}"
         self.client = connect_to_cache()
         self.ended = threading.Event()
         self.heard = False  # whether the last report has arrived
-        self.sampled = float("-inf")  # when the last sample was kept, by the monotonic clock
 
     def run(self) -> None:
         atexit.register(self.leave)
@@ -108,28 +115,29 @@ class Reporter(threading.Thread):
             try:
                 self.report()
                 self.heard = True
-            except RedisError as error:
+            except Exception as error:  # of the cache, or of a collector; and this thread must not end
                 self.heard = False
                 logger.debug("status_not_reported", error=repr(error))
             self.ended.wait(EVERY)
 
     def report(self) -> None:
-        """Tell what is, and now and then keep a sample of it; forget processes that are long gone."""
-        now, told = time.time(), figures()
+        """Tell what is, and now and then keep a sample of it; forget processes that are long gone.
+
+        All times are the cache's: the clocks of hosts differ.
+        """
+        now, told = clock(self.client), figures()
         plotted = {name: told[name] for name in PLOTTED if name in told}
-        is_sampled = plotted and time.monotonic() - self.sampled >= SAMPLE_EVERY
+        past = past_key(self.process)
+        is_sampled = plotted and self.client.set(f"{past}:sampled", 1, nx=True, ex=SAMPLE_EVERY)
         with self.client.pipeline(transaction=False) as pipeline:
-            report = json.dumps({"at": now, "role": self.role, "figures": told})
-            pipeline.set(now_key(self.process), report, ex=FORGOTTEN_AFTER)
+            pipeline.set(now_key(self.process), json.dumps(told), ex=FORGOTTEN_AFTER)
             pipeline.zadd(PROCESSES, {self.process: now})
             pipeline.zremrangebyscore(PROCESSES, 0, now - FORGOTTEN_AFTER)
             if is_sampled:
-                pipeline.lpush(past_key(self.process), json.dumps({"at": now, "figures": plotted}))
-                pipeline.ltrim(past_key(self.process), 0, SAMPLES - 1)
-                pipeline.expire(past_key(self.process), FORGOTTEN_AFTER)
+                pipeline.lpush(past, json.dumps({"at": now, "figures": plotted}))
+                pipeline.ltrim(past, 0, SAMPLES - 1)
+                pipeline.expire(past, SAMPLE_EVERY * SAMPLES)
             pipeline.execute()
-        if is_sampled:
-            self.sampled = time.monotonic()
 
     def leave(self) -> None:
         """Say goodbye, so that nobody misses a process that ends in order."""

@@ -3,7 +3,6 @@
 What was not reported is None. The page shows it as unknown, and never as zero.
 """
 
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from celery.app import app_or_default
 
 from reliability.limits import REJECTED
-from status.plots import Plot, Point, per_minute, plot
+from status.plots import Plot, per_minute, plot
 from status.reading import Report, Sample
 
 # Seconds, as in monitoring/alerts.yaml; tests/test_status.py holds them equal.
@@ -46,6 +45,7 @@ class Worker:
     name: str
     state: str
     is_well: bool
+    is_known: bool  # whether the rest is of now
     up: float | None  # seconds since it started
     queues: list[str]
     running: float | None
@@ -89,19 +89,24 @@ class Summary:
 
 def summary_of(reports: list[Report]) -> Summary:
     """Return what these reports tell."""
-    page, now = Summary(), time.time()
+    page = Summary()
     workers = [report for report in reports if report.role == "worker"]
-    _add_workers(page, workers, now)
-    _add_queues(page, _newest(reports, "exporter"), [one for one in workers if not one.is_silent], now)
-    _add_schedule(page, _newest(reports, "beat"))
+    _add_workers(page, workers)
+    _add_queues(page, _best(reports, "exporter"), [one for one in workers if not one.is_silent])
+    _add_schedule(page, _best(reports, "beat"))
     return page
 
 
-def _newest(reports: list[Report], role: str) -> Report | None:
-    return max((report for report in reports if report.role == role), key=lambda one: one.at, default=None)
+def _best(reports: list[Report], role: str) -> Report | None:
+    """Return the report to believe: of several exporters the first by name that sees its broker."""
+
+    def doubt(report: Report) -> tuple[bool, bool, str]:
+        return report.is_silent, report.value("celery_source_up", source="broker") == 0, report.name
+
+    return min((report for report in reports if report.role == role), key=doubt, default=None)
 
 
-def _add_workers(page: Summary, workers: list[Report], now: float) -> None:
+def _add_workers(page: Summary, workers: list[Report]) -> None:
     if not workers:
         page.cannot_know("workers", "WorkerDown", "No worker reports.")
     for report in workers:
@@ -110,7 +115,7 @@ def _add_workers(page: Summary, workers: list[Report], now: float) -> None:
             page.note(problem, f"The worker {report.name} {state}.")
         told = Sample(report.at, {}) if report.is_silent else report
         started = told.value("process_start_time_seconds")
-        consuming = told.series("celery_worker_consuming")
+        consuming = [labels["queue"] for labels, taken in told.series("celery_worker_consuming") if taken]
         finished = [
             (sample.at, count)
             for sample in report.past
@@ -121,14 +126,15 @@ def _add_workers(page: Summary, workers: list[Report], now: float) -> None:
                 name=report.name,
                 state=state,
                 is_well=not problem,
-                up=now - started if started else None,
-                queues=sorted(labels["queue"] for labels, taken in consuming if taken),
+                is_known=bool(told.figures),
+                up=report.now - started if started else None,
+                queues=sorted(consuming),
                 running=told.value("celery_worker_running_tasks"),
                 concurrency=told.value("celery_worker_concurrency"),
                 held=told.value("celery_worker_held_messages"),
                 longest=told.highest("celery_task_oldest_run_seconds"),
                 memory=told.value("celery_worker_memory_bytes"),
-                plot=plot(per_minute(finished), now),
+                plot=plot(per_minute(finished), report.now),
             )
         )
 
@@ -141,11 +147,13 @@ def _state_of(report: Report) -> tuple[str, str]:
         return "hangs", "WorkerWedged"
     if report.value("celery_worker_deaf"):
         return "takes nothing, although messages wait", "WorkerDeaf"
+    if not report.figures:
+        return "is not known: the cache has forgotten its report", ""
     consuming = [taken for _, taken in report.series("celery_worker_consuming")]
     return ("takes tasks" if consuming and all(consuming) else "takes no tasks, or not from all queues"), ""
 
 
-def _add_queues(page: Summary, exporter: Report | None, workers: list[Report], now: float) -> None:
+def _add_queues(page: Summary, exporter: Report | None, workers: list[Report]) -> None:
     told = exporter if exporter and not exporter.is_silent else None
     if told is None:
         why = "The exporter is silent." if exporter else "No exporter reports; manage.py exporter is one."
@@ -158,8 +166,8 @@ def _add_queues(page: Summary, exporter: Report | None, workers: list[Report], n
         messages = told.value("celery_queue_messages", queue=name) if told else None
         age = told.value("celery_queue_oldest_message_age_seconds", queue=name) if told else None
         taking = sum(bool(worker.value("celery_worker_consuming", queue=name)) for worker in workers)
-        if messages and not taking and name != REJECTED:
-            page.note("NoWorkerForQueue", f"{messages:.0f} messages wait in {name}: no worker takes them.")
+        if workers and not taking and name != REJECTED:
+            page.note("NoWorkerForQueue", f"No worker takes tasks from {name}.")
         if age and age > QUEUE_TOO_OLD:
             page.note("QueueTooOld", f"What is next in {name} has been waiting for too long.")
         page.queues.append(
@@ -168,17 +176,18 @@ def _add_queues(page: Summary, exporter: Report | None, workers: list[Report], n
                 messages,
                 age,
                 taking,
-                plot(_past(exporter, "celery_queue_messages", name), now),
-                plot(_past(exporter, "celery_queue_oldest_message_age_seconds", name), now),
+                _plot_of(exporter, "celery_queue_messages", name),
+                _plot_of(exporter, "celery_queue_oldest_message_age_seconds", name),
             )
         )
 
 
-def _past(report: Report | None, figure: str, queue: str) -> list[Point]:
-    """Return what a process told of a queue in the last hour."""
-    samples = report.past if report else []
-    told = [(sample.at, sample.value(figure, queue=queue)) for sample in samples]
-    return [(at, value) for at, value in told if value is not None]
+def _plot_of(report: Report | None, figure: str, queue: str) -> Plot | None:
+    """Return the plot of what exporters told of a queue in the last hour."""
+    if report is None:
+        return None
+    told = [(sample.at, sample.value(figure, queue=queue)) for sample in report.past]
+    return plot([(at, value) for at, value in told if value is not None], report.now)
 
 
 def _add_schedule(page: Summary, beat: Report | None) -> None:

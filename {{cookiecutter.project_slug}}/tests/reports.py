@@ -1,7 +1,6 @@
 """What healthy processes report to the status page."""
 
 import json
-import time
 
 from status import reporting
 from status.reporting import Figures
@@ -27,11 +26,10 @@ HEALTHY: dict[str, Figures] = {
 
 def put(role: str, number: int, samples: int) -> None:
     """Put a report of a healthy process, and samples of its past, where processes put them."""
-    process, now = f"{role} host-{number}:1", time.time()
-    client = reporting.connect_to_cache()
-    figures = HEALTHY[role]
+    process, client = f"{role} host-{number}:1", reporting.connect_to_cache()
+    now, figures = reporting.clock(client), HEALTHY[role]
     plotted = {name: figures[name] for name in reporting.PLOTTED if name in figures}
-    client.set(reporting.now_key(process), json.dumps({"at": now, "role": role, "figures": figures}))
+    client.set(reporting.now_key(process), json.dumps(figures))
     client.zadd(reporting.PROCESSES, {process: now})
     for sample in reversed(range(samples)):
         at = now - sample * reporting.SAMPLE_EVERY

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import connection
 from django.test import Client
@@ -27,6 +28,7 @@ from tests.test_metrics import start_exporter  # noqa: F401  # a fixture
 from tests.test_monitoring import ALERTS
 
 URL = "/admin/status/"
+WELL = "Nothing is wrong that this page looks at."
 
 
 @pytest.fixture
@@ -45,10 +47,9 @@ def frozen_server() -> Iterator[str]:
         yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def report(role: str, changed: Figures | None = None, age: float = 0) -> Report:
+def report(role: str, changed: Figures | None = None, age: float = 0, name: str = "somewhere:1") -> Report:
     """Return what a healthy process of this role has reported, with some figures changed."""
-    figures = HEALTHY[role] | (changed or {})
-    return Report(time.time() - age, figures, f"{role} somewhere:1", role, [])
+    return Report(time.time() - age, HEALTHY[role] | (changed or {}), f"{role} {name}", [], age)
 
 
 def has(browser: Browser, *texts: str) -> bool:
@@ -63,15 +64,18 @@ def test_what_runs_is_shown(
     start_beat: StartWorker,
     start_exporter: Callable[..., Worker],  # noqa: F811
 ) -> None:
-    start_exporter()
+    exporter = start_exporter()
     start_worker()
     start_beat("schedule")
     eventually(
-        partial(has, browser, "takes tasks", "celery, long", "All is well", "Beat looked at its schedule"),
+        partial(has, browser, "takes tasks", "celery, long", WELL, "Beat looked at its schedule"),
         "a page without problems",
     )
     assert "Unknown" not in browser.page(URL)
     eventually(partial(has, browser, "tick 2"), "the entry of the schedule, and when it was sent")
+    exporter.process.terminate()
+    exporter.process.wait(60)
+    assert has(browser, "Unknown: No exporter reports")
 
 
 def test_a_killed_worker_is_missed_and_one_that_ends_in_order_is_not(
@@ -96,7 +100,7 @@ def test_without_the_cache_nothing_is_known(
     url = frozen_server if how == "frozen" else "redis://127.0.0.1:1"
     monkeypatch.setitem(settings.CACHES["default"], "LOCATION", url)
     assert has(browser, "The cache, where all processes report, does not answer.", "Dead letters: 2")
-    assert not has(browser, "All is well")
+    assert not has(browser, WELL)
     assert not has(browser, "host-1")
 
 
@@ -124,6 +128,49 @@ def test_figures_of_the_past_are_not_shown_as_those_of_now() -> None:
         [report("worker", {"celery_worker_running_tasks": [({}, 2)]}, 600)]
     ).workers
     assert worker.running is None
+    assert not worker.is_known
+
+
+def test_a_collector_that_fails_once_ends_no_reports(monkeypatch: pytest.MonkeyPatch, servers: None) -> None:
+    cache.clear()
+    calls: list[int] = []
+
+    def fails_once() -> Figures:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("Set changed size during iteration")
+        return HEALTHY["worker"]
+
+    monkeypatch.setattr(reporting, "figures", fails_once)
+    monkeypatch.setattr(reporting, "EVERY", 0.1)
+    reporter = reporting.Reporter("worker", "celery@here")
+    reporter.start()
+    eventually(lambda: [one.name for one in reading.reports()] == ["celery@here:9812"], "a report")
+    reporter.leave()
+    assert reading.reports() == []
+
+
+def test_exporters_share_their_past_and_the_one_that_sees_its_broker_is_believed(servers: None) -> None:
+    """A deploy gives them new names, and several may run."""
+    cache.clear()
+    put("exporter", 1, samples=3)
+    put("exporter", 2, samples=0)
+    first, second = reading.reports()
+    assert len(first.past) == len(second.past) == 3
+    blind: Figures = {"celery_source_up": [({"source": "broker"}, 0), ({"source": "database"}, 1)]}
+    others = [report(role) for role in ("worker", "beat")]
+    for names in ("ab", "ba"):
+        exporters = [report("exporter", blind, name=names[0]), report("exporter", name=names[1])]
+        assert alerts_of(*others, *exporters) == set()
+
+
+def test_what_the_cache_has_forgotten_is_unknown(servers: None) -> None:
+    cache.clear()
+    put("worker", 1, samples=0)
+    reporting.connect_to_cache().delete(reporting.now_key("worker host-1:1"))
+    (worker,) = summary.summary_of(reading.reports()).workers
+    assert not worker.is_known
+    assert "is not known" in worker.state
 
 
 @pytest.mark.django_db
@@ -209,6 +256,8 @@ def test_many_processes_cost_no_more_queries() -> None:
 def test_it_is_for_the_staff_alone() -> None:
     visitor = Client(headers={"X-Forwarded-Proto": "https"})
     assert visitor.get(URL, secure=True).status_code == 302
+    visitor.force_login(get_user_model()._default_manager.create_user("bob"))
+    assert visitor.get(URL, secure=True).status_code == 302
     rows_of(2)
     reader = Browser("add_user")
     assert "failed for good" in reader.page(URL)
@@ -220,8 +269,7 @@ def test_names_are_shown_as_they_are() -> None:
     cache.clear()
     client = reporting.connect_to_cache()
     hostile = "worker <script>alert(1)</script>:1"
-    told = {"at": time.time(), "role": "worker", "figures": HEALTHY["worker"]}
-    client.set(reporting.now_key(hostile), json.dumps(told))
+    client.set(reporting.now_key(hostile), json.dumps(HEALTHY["worker"]))
     client.zadd(reporting.PROCESSES, {hostile: time.time()})
     assert "&lt;script&gt;alert(1)" in Browser().page(URL)
 

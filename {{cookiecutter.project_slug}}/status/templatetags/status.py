@@ -22,8 +22,10 @@ def duration(seconds: float | None) -> str:
 
 @register.filter
 def number(value: float | None) -> str:
-    """Return 12345.0 as "12,345"."""
-    return UNKNOWN if value is None else f"{value:,.0f}"
+    """Return 12345.0 as "12,345", and 0.4 as it is."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")
 
 
 @register.filter
