@@ -17,9 +17,9 @@ CHOICES = {
 TAKEN = {
     "Python's standard library": sys.stdlib_module_names,
     "a package that the project installs": {
-        *("amqp", "billiard", "celery", "csp", "django", "environs", "gunicorn", "honcho", "kombu", "mypy"),
-        *("opentelemetry", "prometheus_client"),
-        *("psycopg", "pytest", "redis", "ruff", "structlog", "uv", "vine", "watchfiles", "whitenoise"),
+        *("amqp", "billiard", "celery", "csp", "django", "environs", "flower", "gunicorn", "honcho", "kombu"),
+        *("mypy", "opentelemetry", "prometheus_client", "psycopg", "pytest", "redis", "ruff", "structlog", "uv"),
+        *("vine", "watchfiles", "whitenoise"),
     },
     "the project itself": {
         *("accounts", "config", "deploy", "dev", "docs", "faults", "health", "home", "jobs"),

@@ -237,16 +237,21 @@ def test_the_status_page_renews_itself_and_says_when_it_cannot(up, visit, screen
     first = moment.inner_text()
     eventually(lambda: moment.inner_text() != first, "the page to renew itself")
     assert not lost.is_visible()
+    page.get_by_role("button", name="Pause").click()
     with stopped(up.pids("manage.py exporter")):
+        page.get_by_role("button", name="Go on").click()
         page.get_by_text("Unknown: The exporter is silent.").wait_for()
         assert page.get_by_role("row", name=re.compile("^celery")).first.get_by_text("?").count() == 2
         page.screenshot(path=screenshots / "status-unknown.png", full_page=True)
+        found = Axe().run(page, context="#content")
+        assert found.violations_count == 0, found.generate_report()
     page.get_by_text("Nothing is wrong").wait_for()
     assert page.problems == []
 
     page.context.set_offline(True)
     lost.wait_for()
     assert moment.inner_text() in lost.inner_text()
+    assert Axe().run(page, context="#content").violations_count == 0
     page.context.set_offline(False)
     lost.wait_for(state="hidden")
 

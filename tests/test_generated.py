@@ -14,9 +14,7 @@ OF_DJANGO = " ".join(
     for name in ("admin", "celeryconfig", "deadletters_admin", "deferred", "env", "jobs", "letters", "sending", "web")
 )
 # What has nothing of reliability/ in it, and so no switch; the run with all of them on has these.
-WITHOUT_SWITCHES = " ".join(
-    f"--ignore tests/test_{name}.py" for name in ("env", "flower", "monitoring", "sentry", "status", "tracing", "web")
-)
+WITHOUT_SWITCHES = " ".join(f"--ignore tests/test_{name}.py" for name in ("env", "monitoring", "status", "web"))
 CHECKED = {
     "redis, Django 5.2": ({}, ""),
     "rabbitmq, Django 5.2": ({"broker": "rabbitmq"}, ""),

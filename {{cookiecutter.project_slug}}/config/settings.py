@@ -3,9 +3,6 @@
 import dj_database_url
 import dj_email_url
 import sentry_sdk
-from celery.signals import task_retry
-from sentry_sdk.integrations.celery import CeleryIntegration
-from sentry_sdk.integrations.celery.beat import crons_task_retry
 
 from config import celeryconfig, env, log
 
@@ -205,6 +202,10 @@ LOGGING = log.logging_config(env.LOG_LEVEL, pretty=env.DEBUG)
 DJANGO_STRUCTLOG_CELERY_ENABLED = True  # the request id follows into the tasks that a request sends
 
 if env.SENTRY_DSN:
+    from celery.signals import task_retry
+    from sentry_sdk.integrations.celery import CeleryIntegration
+    from sentry_sdk.integrations.celery.beat import crons_task_retry
+
     # Environment and release come from Sentry's own SENTRY_ENVIRONMENT and SENTRY_RELEASE.
     sentry_sdk.init(
         dsn=env.SENTRY_DSN,
@@ -213,8 +214,10 @@ if env.SENTRY_DSN:
         # bodies of requests hold passwords under names that no list knows. Neither leaves this machine.
         include_local_variables=False,
         max_request_body_size="never",
-        # A cron monitor for each entry of beat's schedule, named after it.
-        integrations=[CeleryIntegration(monitor_beat_tasks=True)],
+        # A cron monitor for each entry of beat's schedule, named after it; but for one of Celery's own.
+        integrations=[
+            CeleryIntegration(monitor_beat_tasks=True, exclude_beat_tasks=["celery.backend_cleanup"])
+        ],
     )
     # Sentry takes one end of a run, and that of a run that is tried again is yet to come.
     task_retry.disconnect(crons_task_retry)

@@ -24,15 +24,18 @@ from reliability.application import Celery
 PATIENCE = 1000  # milliseconds that the end of a process waits for what it has still to send
 # Texts of exceptions: they repeat arguments, rows and what servers said. Their types stay.
 TEXTS = {"exception.message", "exception.stacktrace", "celery.retry.reason"}
+URLS = {"http.target", "http.url"}  # whose queries hold tokens, and what people search for
 
 
 class Exporter(OTLPSpanExporter):
-    """Sends spans without the texts of exceptions, and no query that belongs to no request or task."""
+    """Sends spans without the texts of exceptions and the queries of URLs, and no database's alone."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Return whether the collector has them. /readyz asks the database, and is not traced."""
+        """Return whether the collector has them. /readyz asks the database, and belongs to no trace."""
         found = [
-            _without_texts(span) for span in spans if span.parent or span.kind is not trace.SpanKind.CLIENT
+            _without_texts(span)
+            for span in spans
+            if span.parent or "db.system" not in (span.attributes or {})
         ]
         return super().export(found) if found else SpanExportResult.SUCCESS
 
@@ -63,7 +66,11 @@ def _without_texts(span: ReadableSpan) -> ReadableSpan:
 
 
 def _no_texts(attributes: Any) -> dict[str, Any]:
-    return {name: value for name, value in (attributes or {}).items() if name not in TEXTS}
+    return {
+        name: value.partition("?")[0] if name in URLS else value
+        for name, value in (attributes or {}).items()
+        if name not in TEXTS
+    }
 
 
 def start(role: str) -> None:

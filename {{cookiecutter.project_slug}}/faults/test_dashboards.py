@@ -117,7 +117,9 @@ def queries(monitoring: Monitoring, path: Path) -> list[Query]:
             values[variable["name"]] = "|".join(map(re.escape, choices)).replace("\\", "\\\\")
 
     def sent(expr: str) -> str:
-        return re.sub(r"\$(\w+)", lambda name: values[name[1]], expr)
+        """Ask without the zero that stands for nothing, but for alerts: that none fires is data."""
+        asked = expr if "ALERTS" in expr else expr.replace(" or vector(0)", "")
+        return re.sub(r"\$(\w+)", lambda name: values[name[1]], asked)
 
     return [
         Query(path.stem, panel["title"], sent(target["expr"]), target.get("instant", False))

@@ -50,6 +50,8 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "celery_source_up": ("source",),
     "celery_queue_messages": ("queue",),
     "celery_queue_oldest_message_age_seconds": ("queue",),
+    "celery_unacked_messages": (),
+    "celery_oldest_unacked_age_seconds": (),
 }
 PLOTTED = ("celery_queue_messages", "celery_queue_oldest_message_age_seconds", "celery_tasks_finished_total")
 

@@ -17,6 +17,7 @@ from status.reading import Report, Sample
 QUEUE_TOO_OLD = 300
 BEAT_SILENT = 60
 ENTRY_LATE = 120
+PARKED_AFTER = 60  # of a message that the broker has given out, beyond the longest run
 
 
 class Problem(NamedTuple):
@@ -92,7 +93,10 @@ def summary_of(reports: list[Report]) -> Summary:
     page = Summary()
     workers = [report for report in reports if report.role == "worker"]
     _add_workers(page, workers)
-    _add_queues(page, _best(reports, "exporter"), [one for one in workers if not one.is_silent])
+    exporter, heard = _best(reports, "exporter"), [one for one in workers if not one.is_silent]
+    _add_queues(page, exporter, heard)
+    if exporter and not exporter.is_silent:
+        _look_for_parked_messages(page, exporter, heard)
     _add_schedule(page, _best(reports, "beat"))
     return page
 
@@ -182,11 +186,21 @@ def _add_queues(page: Summary, exporter: Report | None, workers: list[Report]) -
         )
 
 
+def _look_for_parked_messages(page: Summary, exporter: Report, workers: list[Report]) -> None:
+    """Compare what Redis has given out with what workers say that they hold, and for how long they run."""
+    given_out = exporter.value("celery_unacked_messages") or 0
+    held = sum(worker.value("celery_worker_held_messages") or 0 for worker in workers)
+    longest = max((worker.highest("celery_task_oldest_run_seconds") or 0 for worker in workers), default=0)
+    oldest = exporter.value("celery_oldest_unacked_age_seconds") or 0
+    if given_out > held and oldest > longest + PARKED_AFTER:
+        page.note("ParkedMessages", f"Held by a worker that is gone: {given_out - held:.0f}.")
+
+
 def _plot_of(report: Report | None, figure: str, queue: str) -> Plot | None:
-    """Return the plot of what exporters told of a queue in the last hour."""
+    """Return the plot of what exporters told of a queue in the last hour, and tell now."""
     if report is None:
         return None
-    told = [(sample.at, sample.value(figure, queue=queue)) for sample in report.past]
+    told = [(sample.at, sample.value(figure, queue=queue)) for sample in (*report.past, report)]
     return plot([(at, value) for at, value in told if value is not None], report.now)
 
 

@@ -89,7 +89,7 @@ def run_a_task(ask: Ask, how: str, worker: Worker, **details: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "login", ["", ":", "somebody", "somebody:", "somebody:short", ":of-no-use-elsewhere"]
+    "login", ["", ":", "somebody", "somebody:", "somebody:short", ":of-no-use-elsewhere", f"{LOGIN},b:1"]
 )
 def test_flower_does_not_start_without_a_password(tmp_path: Path, login: str) -> None:
     """Started all the same, it would show its pages to everybody."""

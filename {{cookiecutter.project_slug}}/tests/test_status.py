@@ -199,6 +199,14 @@ def alerts_of(*reports: Report) -> set[str]:
             {"celery_queue_oldest_message_age_seconds": [({"queue": "celery"}, summary.QUEUE_TOO_OLD + 1)]},
             "QueueTooOld",
         ),
+        (
+            "exporter",
+            {
+                "celery_unacked_messages": [({}, 1)],
+                "celery_oldest_unacked_age_seconds": [({}, summary.PARKED_AFTER + 1)],
+            },
+            "ParkedMessages",
+        ),
         ("exporter", {"celery_source_up": [({"source": "broker"}, 0)]}, "BrokerDown"),
         ("exporter", {"celery_source_up": [({"source": "database"}, 0)]}, "DatabaseDown"),
         ("beat", {"celery_beat_tick_age_seconds": [({}, summary.BEAT_SILENT + 1)]}, "BeatSilent"),
