@@ -36,6 +36,12 @@ JOB = """\
   - job_name: {job}
     file_sd_configs: [{{files: ['{folder}/{job}.json'], refresh_interval: 1s}}]
 """
+QUEUES = """\
+  - job_name: broker-queues
+    metrics_path: /metrics/detailed
+    params: {{family: [queue_coarse_metrics]}}
+    file_sd_configs: [{{files: ['{folder}/broker.json'], refresh_interval: 1s}}]
+"""
 
 
 class Exporter(Worker):
@@ -98,6 +104,7 @@ class Monitoring:
         for job in ("web", "worker", "beat", "exporter", "broker"):
             text += JOB.format(job=job, folder=self.folder)
             self.watch(job)
+        text += QUEUES.format(folder=self.folder)
         self.watch_broker()
         cache.clear()  # of canaries that an earlier scenario has sent
         (self.folder / "prometheus.yaml").write_text(text)

@@ -2,8 +2,8 @@
 
 RabbitMQ does not say how old a message is, and to fetch one in order to look would count against its
 delivery limit. So the exporter sends a canary to each queue: a task that only takes itself off. While one is
-under way, its age is the age of the queue. What RabbitMQ counts itself, such as unacknowledged messages and
-alarms, its own plugin rabbitmq_prometheus tells Prometheus: monitoring/prometheus.yaml.
+under way, its age is the age of the queue. What RabbitMQ counts itself, such as unacknowledged messages by
+queue and alarms, its own plugin rabbitmq_prometheus tells Prometheus: monitoring/prometheus.yaml.
 """
 
 import time
