@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import shutil
 import subprocess
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from dev import BASE_DIR
+from reliability.management.commands import deadletters
 
 MONITORING = BASE_DIR / "monitoring"
 RULES = sorted(path for path in MONITORING.glob("alerts*.yaml") if not path.stem.endswith("_test"))
@@ -45,7 +47,7 @@ def test_an_alert_says_how_urgent_it_is_and_leads_to_the_runbook(alert: str) -> 
     text = ALERTS[alert]
     assert re.search(r"severity: (page|ticket|none)\n", text)
     assert re.search(r"summary: .{30,}", text)
-    assert f"runbook_url: docs/runbook.md#{alert.lower()}" in text
+    assert re.search(rf"runbook_url: (https?://\S+/)?docs/runbook\.md#{alert.lower()}$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
@@ -59,6 +61,18 @@ def test_the_runbook_says_what_an_alert_means_what_to_do_and_when_it_is_over(ale
 
 def test_the_runbook_has_no_heading_too_many() -> None:
     assert set(re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE)) == set(ALERTS)
+
+
+def test_the_runbook_calls_deadletters_as_it_wants_to_be_called() -> None:
+    called = re.findall(r"deadletters ((?:list|show|requeue|discard)\b[^`\n]*)", RUNBOOK)
+    assert len(called) > 5
+    for arguments in called:
+        deadletters.Command().create_parser("manage.py", "deadletters").parse_args(shlex.split(arguments))
+
+
+def test_each_test_of_rules_has_its_rules() -> None:
+    tests = {path.stem.removesuffix("_test") for path in MONITORING.glob("*_test.yaml")}
+    assert tests == {path.stem for path in RULES}
 
 
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
