@@ -44,8 +44,11 @@ def generate(folder, *answers):
 
 
 def printed(project, *arguments, servers=False, **variables):
-    """Run Python in a project, beside servers of its own if wanted, and return what it printed."""
+    """Run Python in a project, beside servers of its own if wanted, and return what it printed; SystemExit when it fails."""
     python = project / ".venv/bin/python"
     command = [*([python, "-m", "dev.throwaway"] if servers else []), python, *arguments]
     environment = {**os.environ, **variables}
-    return subprocess.run(command, cwd=project, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    done = subprocess.run(command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout}")
+    return done.stdout
