@@ -44,7 +44,7 @@ def generate(folder, *answers):
 
 
 def printed(project, *arguments, servers=False, **variables):
-    """Run Python in a project, beside servers of its own if wanted, and return what it printed; SystemExit when it fails."""
+    """Run Python in a project, with servers of its own if wanted; return what it printed, SystemExit when it fails."""
     python = project / ".venv/bin/python"
     command = [*([python, "-m", "dev.throwaway"] if servers else []), python, *arguments]
     environment = {**os.environ, **variables}
