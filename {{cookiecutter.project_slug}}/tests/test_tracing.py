@@ -192,6 +192,7 @@ def test_redacted_arguments_are_in_no_span(start_worker: StartWorker, collector:
     assert SECRET.encode() not in b"".join(collector.bodies)
 
 
+@pytest.mark.promise("retries")  # which this test takes away
 def test_no_password_of_a_server_and_no_query_of_a_url_is_in_a_span(
     start_web: Callable[..., Web],  # noqa: F811
     start_worker: StartWorker,
@@ -209,6 +210,7 @@ def test_no_password_of_a_server_and_no_query_of_a_url_is_in_a_span(
     assert SECRET.encode() not in b"".join(collector.bodies)
 
 
+@pytest.mark.promise("publish_errors")
 def test_a_task_that_is_not_sent_ends_its_span(collector: Collector, tmp_path: Path) -> None:
     """What the thread does next is no part of it."""
     code = """
