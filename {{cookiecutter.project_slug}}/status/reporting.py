@@ -15,9 +15,6 @@ import structlog
 from celery.signals import beat_init, worker_init
 from django.conf import settings
 from prometheus_client import REGISTRY
-from redis import Redis, RedisError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from health.server import PORTS
 
@@ -71,6 +68,11 @@ def past_key(process: str) -> str:
 
 def connect_to_cache() -> Any:
     """Return a client of the cache's server, which gives up within two seconds."""
+    # Not above: it takes a third of a second, and Django starts in many a process that never reports.
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     return Redis.from_url(
         str(settings.CACHES["default"]["LOCATION"]),
         socket_connect_timeout=1,
@@ -146,7 +148,7 @@ class Reporter(threading.Thread):
         self.ended.set()
         self.join(2)
         if self.heard:  # else the cache is away, and would hold up the end
-            with suppress(RedisError):
+            with suppress(Exception):
                 self.client.zrem(PROCESSES, self.process)
 
 
