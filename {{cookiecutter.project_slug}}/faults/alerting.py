@@ -22,7 +22,7 @@ from dev import BASE_DIR
 from dev.processes import free_port
 from faults.world import World
 from tests.harness import Worker, eventually
-from tests.test_web import Web
+from tests.web import Web
 
 RULES = ("alerts.yaml", "alerts-redis.yaml", "alerts-rabbitmq.yaml")
 MISSING = [program for program in ("prometheus", "prometheus-alertmanager") if not shutil.which(program)]

@@ -18,7 +18,7 @@ from faults.alerting import MISSING, Monitoring
 from faults.test_alerts import repeatedly, start_beat, start_worker, tls_server
 from faults.world import World
 from tests.harness import database_url, eventually
-from tests.test_web import Web
+from tests.web import Web
 
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),

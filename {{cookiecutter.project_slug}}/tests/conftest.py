@@ -1,16 +1,18 @@
 """The servers are planned here, before Django reads its settings; the first test to need them starts them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import django
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.core.management import call_command
 
-from dev import throwaway
+from dev import BASE_DIR, throwaway
 from dev.processes import MissingProgramError
+from tests.web import Web, status
 
 try:
     STACK = throwaway.plan()
@@ -52,7 +54,17 @@ django.setup()
 
 from reliability.conf import enabled  # noqa: E402  # needs the settings
 from tests.brokers import broker, other_broker  # noqa: E402, F401  # fixtures
-from tests.harness import COMMAND, StartWorker, Worker, broker_is_empty, empty_broker  # noqa: E402  # needs the settings
+from tests.harness import (  # noqa: E402  # needs the settings
+    COMMAND,
+    Exporter,
+    StartWorker,
+    Worker,
+    answers,
+    broker_is_empty,
+    database_url,
+    empty_broker,
+    eventually,
+)
 
 
 def pytest_report_header() -> list[str]:
@@ -132,4 +144,43 @@ def start_beat(servers: None, tmp_path: Path) -> Iterator[StartWorker]:
     yield start
     for beat in beats:
         beat.kill()
+    empty_broker()
+
+
+@pytest.fixture
+def start_web(servers: None, transactional_db: None) -> Iterator[Callable[..., Web]]:
+    """Start web on the test database, and return when it is live. Without DEBUG it needs collected files."""
+    started: list[Web] = []
+
+    def start(**environment: str) -> Web:
+        started.append(Web(**{"DATABASE_URL": database_url(), "DEBUG": "true", **environment}))
+        eventually(lambda: status(f"{started[-1].url}/livez") == 200, "gunicorn listens")
+        return started[-1]
+
+    yield start
+    for web in started:
+        web.process.terminate()  # it takes its folder of figures away
+        web.process.wait()
+
+
+@pytest.fixture
+def start_exporter(
+    servers: None, transactional_db: None, tmp_path: object
+) -> Iterator[Callable[..., Worker]]:
+    """Start exporters on an empty broker, an empty cache and the test database."""
+    empty_broker()
+    cache.clear()
+    started: list[Worker] = []
+
+    def start(**environment: str) -> Worker:
+        log = BASE_DIR / ".local" / f"exporter-{os.getpid()}-{len(started)}.log"
+        log.parent.mkdir(exist_ok=True)
+        started.append(Exporter(log, {"BROKER_URL": os.environ["BROKER_URL"], **environment}, ()))
+        eventually(lambda: answers(started[-1]), "the exporter to answer")
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.log.unlink()
     empty_broker()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -14,6 +15,7 @@ from urllib.request import urlopen
 
 from django.conf import settings
 from kombu import Connection
+from prometheus_client.parser import text_string_to_metric_families
 
 from config.celery import app
 from dev import BASE_DIR
@@ -151,6 +153,30 @@ class Worker:
     def _fail_if_ended(self) -> bool:
         assert self.process.poll() is None, f"the worker ended:\n{self.log.read_text()}"
         return False
+
+
+class Exporter(Worker):
+    """The exporter, in a process of its own."""
+
+    program = ("manage.py", "exporter")
+
+
+def figure(process: Worker, name: str, /, **labels: str) -> float:
+    """Return the sum of a metric's samples with these labels; -1 when there is none."""
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(process.get("/metrics")[1])
+        for sample in family.samples
+        if sample.name == name and sample.labels.items() >= labels.items()
+    ]
+    return sum(found) if found else -1
+
+
+def answers(process: Worker) -> bool:
+    """Return whether the exporter knows the broker's figures."""
+    with suppress(OSError):
+        return figure(process, "celery_source_up", source="broker") == 1
+    return False
 
 
 StartWorker = Callable[..., Worker]

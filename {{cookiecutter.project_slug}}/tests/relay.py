@@ -48,10 +48,10 @@ class Relay:
     def _pass_on(self) -> None:
         others: dict[socket.socket, socket.socket] = {}
         with selectors.DefaultSelector() as selector:
-            selector.register(self.listener, selectors.EVENT_READ)
+            selector.register(self.listener, selectors.EVENT_READ, self.listener)
             while not self.enough.is_set():
                 for key, _ in selector.select(0.05):
-                    one: socket.socket = key.fileobj  # type: ignore[assignment]  # as it was registered
+                    one: socket.socket = key.data
                     if one is self.listener:
                         client, server = self.listener.accept()[0], socket.socket()
                         server.connect(("127.0.0.1", self.target))
@@ -60,7 +60,7 @@ class Relay:
                         self.servers.append(server)
                         for new in (client, server):
                             new.settimeout(WAIT)
-                            selector.register(new, selectors.EVENT_READ)
+                            selector.register(new, selectors.EVENT_READ, new)
                     elif one in others and not _forward(one, others[one]):
                         for closed in (one, others[one]):
                             selector.unregister(closed)

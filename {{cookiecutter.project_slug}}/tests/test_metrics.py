@@ -5,71 +5,21 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 from celery import Celery
-from django.core.cache import cache
-from prometheus_client.parser import text_string_to_metric_families
 
 from dev import BASE_DIR
 from tests import tasks
 from tests.brokers import Broker
-from tests.harness import StartWorker, Worker, empty_broker, eventually
-
-
-class Exporter(Worker):
-    """The exporter, in a process of its own."""
-
-    program = ("manage.py", "exporter")
-
-
-def figure(process: Worker, name: str, /, **labels: str) -> float:
-    """Return the sum of a metric's samples with these labels; -1 when there is none."""
-    found = [
-        sample.value
-        for family in text_string_to_metric_families(process.get("/metrics")[1])
-        for sample in family.samples
-        if sample.name == name and sample.labels.items() >= labels.items()
-    ]
-    return sum(found) if found else -1
-
-
-@pytest.fixture
-def start_exporter(
-    servers: None, transactional_db: None, tmp_path: object
-) -> Iterator[Callable[..., Worker]]:
-    """Start exporters on an empty broker, an empty cache and the test database."""
-    empty_broker()
-    cache.clear()
-    started: list[Worker] = []
-
-    def start(**environment: str) -> Worker:
-        log = BASE_DIR / ".local" / f"exporter-{os.getpid()}-{len(started)}.log"
-        log.parent.mkdir(exist_ok=True)
-        started.append(Exporter(log, {"BROKER_URL": os.environ["BROKER_URL"], **environment}, ()))
-        eventually(lambda: answers(started[-1]), "the exporter to answer")
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.log.unlink()
-    empty_broker()
+from tests.harness import StartWorker, Worker, eventually, figure
 
 
 def sees_a_message(exporter: Worker) -> bool:
     """Return whether the exporter knows that a message waits."""
     return figure(exporter, "celery_queue_messages", queue="celery") >= 1
-
-
-def answers(process: Worker) -> bool:
-    """Return whether the exporter knows the broker's figures."""
-    with suppress(OSError):
-        return figure(process, "celery_source_up", source="broker") == 1
-    return False
 
 
 @pytest.mark.promise("retries")

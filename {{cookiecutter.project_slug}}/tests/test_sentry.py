@@ -15,7 +15,7 @@ from tests import tasks
 from tests.brokers import absent_broker
 from tests.harness import StartWorker, eventually
 from tests.receivers import Receiver
-from tests.test_web import Web, start_web  # noqa: F401  # a fixture
+from tests.web import Web
 
 SECRET = "hunter2-in-clear"
 ABSENT_DATABASE = f"postgres://app:{SECRET}@127.0.0.1:{free_port()}/app"
@@ -53,7 +53,7 @@ def sentry() -> Iterator[Sentry]:
 
 
 def test_an_error_of_a_request_arrives_without_passwords(
-    start_web: Callable[..., Web],  # noqa: F811
+    start_web: Callable[..., Web],
     sentry: Sentry,
     tmp_path: Path,
 ) -> None:

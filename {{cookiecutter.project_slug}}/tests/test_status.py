@@ -24,7 +24,6 @@ from tests.harness import StartWorker, Worker, eventually
 from tests.letters import rows_of
 from tests.reports import HEALTHY, put
 from tests.test_deadletters_admin import Browser
-from tests.test_metrics import start_exporter  # noqa: F401  # a fixture
 from tests.test_monitoring import ALERTS
 
 URL = "/admin/status/"
@@ -62,7 +61,7 @@ def test_what_runs_is_shown(
     browser: Browser,
     start_worker: StartWorker,
     start_beat: StartWorker,
-    start_exporter: Callable[..., Worker],  # noqa: F811
+    start_exporter: Callable[..., Worker],
 ) -> None:
     exporter = start_exporter()
     start_worker()

@@ -23,7 +23,7 @@ from tests import tasks
 from tests.brokers import absent_broker
 from tests.harness import StartWorker, database_url, eventually
 from tests.receivers import Receiver
-from tests.test_web import Web, start_web  # noqa: F401  # a fixture
+from tests.web import Web
 
 SECRET = "hunter2-in-clear"
 LATER = {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}  # milliseconds: what arrives was sent by the end of a process
@@ -96,7 +96,7 @@ def ask_for_a_report(web: Web) -> None:
 
 @pytest.mark.promise("retries")
 def test_one_trace_leads_from_a_request_to_its_tasks(
-    start_web: Callable[..., Web],  # noqa: F811
+    start_web: Callable[..., Web],
     start_worker: StartWorker,
     collector: Collector,
 ) -> None:
@@ -122,7 +122,7 @@ def test_one_trace_leads_from_a_request_to_its_tasks(
     assert {line["trace_id"] for line in worker.events("task_succeeded")} == {request.trace}
 
 
-def test_probes_are_not_traced(start_web: Callable[..., Web], collector: Collector) -> None:  # noqa: F811
+def test_probes_are_not_traced(start_web: Callable[..., Web], collector: Collector) -> None:
     web = start_web(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
     assert web.get("/readyz")[0] == 200  # which asks the database
     assert web.get("/")[0] == 200
@@ -159,7 +159,7 @@ def test_the_end_of_a_process_sends_what_is_left(
 
 @pytest.mark.parametrize("is_frozen", [True, False], ids=["frozen", "absent"])
 def test_a_collector_that_is_away_holds_up_nobody(
-    start_web: Callable[..., Web],  # noqa: F811
+    start_web: Callable[..., Web],
     start_worker: StartWorker,
     collector: Collector,
     is_frozen: bool,
@@ -194,7 +194,7 @@ def test_redacted_arguments_are_in_no_span(start_worker: StartWorker, collector:
 
 @pytest.mark.promise("retries")  # which this test takes away
 def test_no_password_of_a_server_and_no_query_of_a_url_is_in_a_span(
-    start_web: Callable[..., Web],  # noqa: F811
+    start_web: Callable[..., Web],
     start_worker: StartWorker,
     collector: Collector,
 ) -> None:

@@ -5,29 +5,26 @@ import os
 import signal
 import socket
 import socketserver
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 import pytest
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
-from prometheus_client.parser import text_string_to_metric_families
 
 from accounts.models import User
-from dev import BASE_DIR
 from dev.processes import free_port
 from tests.brokers import absent_broker
 from tests.harness import database_url, eventually
+from tests.web import Web, status
 
 
 @pytest.fixture
@@ -86,78 +83,6 @@ def test_probes_answer_by_any_name_and_without_tls(probe: str) -> None:
 def test_livez_asks_no_database() -> None:
     """pytest-django fails a test that touches the database without the django_db mark."""
     assert Client().get("/livez").status_code == 200
-
-
-def status(url: str) -> int | None:
-    """Return the status of a page, None while nobody listens."""
-    try:
-        with urlopen(url) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        return error.code
-    except URLError:
-        return None
-
-
-class Web:
-    """A real gunicorn on ports of its own."""
-
-    def __init__(self, **environment: str) -> None:
-        port, self.port = free_port(), free_port()  # the second one is that of its figures
-        self.url, self.figures = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{self.port}/metrics"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn", "config.wsgi"],
-            cwd=BASE_DIR,
-            env={**os.environ, "PORT": str(port), "METRICS_PORT": str(self.port), **environment},
-            stderr=subprocess.DEVNULL,
-        )
-
-    def get(self, path: str, **headers: str) -> tuple[int, str]:
-        """Return status and text of a page."""
-        try:
-            with urlopen(Request(self.url + path, headers={"Host": "testserver", **headers})) as answer:
-                return answer.status, answer.read().decode()
-        except HTTPError as error:
-            return error.code, error.read().decode()
-
-    def counted(self) -> float:
-        """Return how many requests for the front page all processes together have answered."""
-        with urlopen(self.figures) as answer:
-            families = list(text_string_to_metric_families(answer.read().decode()))
-        samples = [sample for family in families for sample in family.samples]
-        return sum(
-            sample.value
-            for sample in samples
-            if sample.name == "web_requests_total" and sample.labels["view"] == "home"
-        )
-
-    def pids(self) -> list[int]:
-        """Return the pids of the processes that answer."""
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True
-        )
-        return [int(pid) for pid in listed.stdout.split()]
-
-    def has_replaced(self, pid: int) -> bool:
-        """Return whether there are two processes again, after this one was killed."""
-        pids = self.pids()
-        return len(pids) == 2 and pid not in pids
-
-
-@pytest.fixture
-def start_web(servers: None, transactional_db: None) -> Iterator[Callable[..., Web]]:
-    """Start web on the test database, and return when it is live. Without DEBUG it needs collected files."""
-    started: list[Web] = []
-
-    def start(**environment: str) -> Web:
-        started.append(Web(**{"DATABASE_URL": database_url(), "DEBUG": "true", **environment}))
-        eventually(lambda: status(f"{started[-1].url}/livez") == 200, "gunicorn listens")
-        return started[-1]
-
-    yield start
-    for web in started:
-        web.process.terminate()  # it takes its folder of figures away
-        web.process.wait()
 
 
 def test_figures_of_all_processes_are_added_up_and_survive_them(start_web: Callable[..., Web]) -> None:
