@@ -6,6 +6,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 UV_INSTALL = $(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python --requirement
 export OUT ?= ..
+# Images of containers like to set it, and each of the thousands of processes of a test would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo new test faults faults-full lint bench lock clean help
 

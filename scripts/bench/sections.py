@@ -131,8 +131,7 @@ def outage(projects):
         rows += [[broker, row[-1]] for row in found]
     return f"""\
 The broker is killed or frozen, or its host vanishes, for ten minutes, with a probe each 5 s (`OUTAGE=600`,
-`faults/test_outages.py`). No probe may fail, and a task must run within 15 s of the return of a broker that was killed
-or frozen; of one whose host vanished RabbitMQ's heartbeats may have to tell first.
+`faults/test_outages.py`). No probe may fail, and a task must run within 15 s of the broker's return.
 
 {table(["broker", "outcome"], rows)}
 """

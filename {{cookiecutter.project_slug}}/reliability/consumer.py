@@ -38,6 +38,10 @@ class Consumer(celery_consumer.Consumer):
         pulse.beat()  # one that accepts, and then breaks off each time, never has us wait
         return super().ensure_connected(reconnecting.patient(conn, self.while_waiting))
 
+    def connection_for_write(self, *args: Any, **options: Any) -> Any:
+        """Connect for events, which are kept when they cannot be sent."""
+        return reconnecting.hasty(super().connection_for_write(*args, **options))
+
     def while_waiting(self) -> None:
         """The broker is away: that is no standstill, and no reason not to end when asked to."""
         pulse.beat()

@@ -23,11 +23,7 @@ LONGEST_PAUSE = 4.0  # seconds between two attempts to reach the broker, and up 
 
 
 def patient(connection: Connection, while_waiting: Callable[[], None]) -> Connection:
-    """Have this connection wait for its broker with short pauses; each second `while_waiting` is called.
-
-    Not only where Celery asks for that: the event that says that a worker is there is sent from the event
-    loop, and waits there for a broker that does not answer, however long that takes.
-    """
+    """Have this connection wait for its broker with short pauses; each second `while_waiting` is called."""
     opened: Any = connection
     wait: Callable[..., Any] = opened._ensure_connection
 
@@ -47,6 +43,23 @@ def patient(connection: Connection, while_waiting: Callable[[], None]) -> Connec
         return wait(*args[:2], callback=still_here, **options)
 
     opened._ensure_connection = ensure_connection
+    return connection
+
+
+def hasty(connection: Connection) -> Connection:
+    """Have this connection, should it break, be opened again by one attempt at each use, and not wait.
+
+    The event that says that a worker is there is sent from the event loop. Celery has it wait there for the
+    broker, and RabbitMQ's heartbeats, which tell that a connection is dead, are not looked at meanwhile.
+    """
+    opened: Any = connection
+    wait: Callable[..., Any] = opened._ensure_connection
+
+    def ensure_connection(*args: Any, **options: Any) -> Any:
+        return wait(*args[:1], **{**options, "max_retries": 0})
+
+    if enabled("reconnect"):
+        opened._ensure_connection = ensure_connection
     return connection
 
 
