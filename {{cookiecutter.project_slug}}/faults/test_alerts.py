@@ -33,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 LONGER = {"time_limit": 60, "soft_time_limit": 55}
+PATIENT = {"TASK_LONGEST_DELAY": "60"}  # on Redis, a visibility timeout that such tasks keep
 WEDGE = ("--include", "faults.tasks,tests.wedge")
 
 
@@ -50,9 +51,12 @@ def worker(world: World, monitoring: Monitoring) -> FaultWorker:
     return start_worker(world, monitoring, *WEDGE)
 
 
-def start_worker(world: World, monitoring: Monitoring, *arguments: str, port: int = 0) -> FaultWorker:
+def start_worker(
+    world: World, monitoring: Monitoring, *arguments: str, port: int = 0, **environment: str
+) -> FaultWorker:
     """Start a worker of all queues, have it watched, and return when Prometheus knows that it takes tasks."""
-    started = world.start_worker("-Q", "celery,long", *arguments, environment=at(port))
+    queues = ",".join(app.amqp.queues)
+    started = world.start_worker("-Q", queues, *arguments, environment={**at(port), **environment})
     monitoring.watch("worker", started)
     eventually(lambda: monitoring.value('celery_worker_consuming{queue="celery"} == 1'), "a healthy worker")
     if not port:
@@ -169,7 +173,7 @@ def test_no_worker_for_queue(world: World, monitoring: Monitoring, worker: Fault
 
 def test_queue_too_old(world: World, monitoring: Monitoring) -> None:
     """Two long tasks keep a worker busy, while others wait."""
-    start_worker(world, monitoring, "--prefetch-multiplier", "1")
+    start_worker(world, monitoring, "--prefetch-multiplier", "1", **PATIENT)
     for _ in range(2):
         world.send(seconds=30, options=LONGER)
     for _ in range(3):
@@ -180,7 +184,7 @@ def test_queue_too_old(world: World, monitoring: Monitoring) -> None:
 
 def test_backlog_grows(world: World, monitoring: Monitoring) -> None:
     """No task begins, and ever more are sent."""
-    start_worker(world, monitoring, "--prefetch-multiplier", "1")
+    start_worker(world, monitoring, "--prefetch-multiplier", "1", **PATIENT)
     for _ in range(2):
         world.send(seconds=45, options=LONGER)
     with repeatedly(world.send):

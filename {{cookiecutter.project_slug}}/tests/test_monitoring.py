@@ -80,6 +80,7 @@ def test_each_alert_fires_after_its_fault_and_not_without(path: Path) -> None:
     test = path.with_name(f"{path.stem}_test.yaml")
     own = re.findall(r"- alert: (\w+)", path.read_text())
     tested = re.findall(r"- name: (\w+) (fires|is quiet)\n", test.read_text())
+    assert all(re.search(r"^        for: \d+m$", ALERTS[alert], re.MULTILINE) for alert in own)
     assert {alert for alert, what in tested if what == "fires"} == set(own)
     assert {alert for alert, what in tested if what == "is quiet"} == set(own) - {"DeadMansSwitch"}
     assert "SUCCESS" in checked_by("promtool", "check", "rules", path.name)
