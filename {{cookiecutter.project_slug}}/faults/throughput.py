@@ -1,7 +1,7 @@
 """How many tasks a worker runs in a second, with two profiles of faults/profiles.py, round by round.
 
 A round fills the queue, then starts a worker with two processes, and takes the time from the first task to
-the last. Each round has both profiles, so a busy machine hurts both:
+the last. Each round has both profiles, so a busy machine hurts both, each of them first in every other round:
 `python -m dev.throwaway python -m faults.throughput WARNING defaults ours`.
 """
 
@@ -96,7 +96,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, Receiver() as receiver:
         folder, collector = Path(name), f"http://{receiver.host}"
         for number in range(ROUNDS + 1):
-            figures = {profile: measure(profile, level, folder, collector) for profile in profiles}
+            order = profiles if number % 2 else profiles[::-1]
+            figures = {profile: measure(profile, level, folder, collector) for profile in order}
             if number:  # the first one warms the disk cache
                 rounds.append(figures)
             shown = ", ".join(f"{profile} {run:.0f}/s" for profile, run in figures.items())
