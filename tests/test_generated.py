@@ -61,3 +61,15 @@ def test_make_check_passes(case, install):
     assert all(re.search("Redis|RabbitMQ|not installed", line) for line in skipped), skipped  # what others can do
     assert "System check identified no issues (0 silenced)." in done.stdout
     assert list((project / ".local").glob("throwaway-*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+@pytest.mark.parametrize("deploy", ["kubernetes", "systemd", "heroku"])
+def test_numbers_agree_on_the_other_platforms(deploy, broker, bake, install, tmp_path):
+    """The suites above are those of projects that deploy by Compose."""
+    project = shutil.copytree(bake(deploy=deploy, broker=broker), tmp_path / "project", symlinks=True)
+    command = [install() / ".venv" / "bin" / "python", "-m", "pytest", "tests/test_invariants.py"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 30

@@ -1,0 +1,404 @@
+"""What must agree across the settings, the files of the deployment and the alerts.
+
+The name of each invariant is its id, its docstring says why, and its link where that comes from. With each
+comes a change of one file, which it must notice in a copy of the project.
+"""
+
+import functools
+import json
+import os
+import re
+import secrets
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+
+from dev import BASE_DIR
+from tests.deployment import CHANGES, Change, Process, processes
+
+READ = """
+import json
+from config import celeryconfig, env, gunicorn
+from health import beat, worker
+told = {name: value for module in (env, celeryconfig, gunicorn) for name, value in vars(module).items()}
+told |= {"LIVE_WORKER": worker.LIMIT, "LIVE_BEAT": beat.LIMIT}
+print(json.dumps({name: value for name, value in told.items() if name[0] != "_"}, default=str))
+"""
+PARTS = ("config", "deploy", "health", "jobs", "metrics", "monitoring", "reliability", "status")
+SETTINGS = "config/celeryconfig.py"
+CELERY = "https://docs.celeryq.dev/en/stable/userguide"
+MAIN_PROCESS = 130  # MiB of a worker, beside the processes that run tasks
+OTHERS = 20  # connections to the database: beat, exporter, migrations, a person, and what is reserved
+
+
+class Facts(NamedTuple):
+    """A project, as production would run it."""
+
+    folder: Path
+    settings: Any  # of config/env.py, config/celeryconfig.py and config/gunicorn.py, and LIMIT of health/
+    processes: dict[str, Process]
+
+    def of(self, program: str) -> dict[str, Process]:
+        """Return the processes of one of Celery's programs."""
+        return {name: one for name, one in self.processes.items() if program in one.command}
+
+    def limit(self, worker: Process) -> int:
+        """Return the seconds that a task may take in this worker."""
+        return int(self.settings.LONG_TIME_LIMIT if worker.is_long else self.settings.task_time_limit)
+
+    def longest(self) -> int:
+        """Return the seconds that any task may take."""
+        return max(map(self.limit, self.of("worker").values()))
+
+
+class Invariant(NamedTuple):
+    """A check that yields what is wrong."""
+
+    check: Callable[[Facts], Iterator[str]]
+    link: str
+    broken_by: Change
+
+
+INVARIANTS: dict[str, Invariant] = {}
+
+
+def invariant(link: str, *change: str) -> Callable[[Any], Any]:
+    """Add a check, with the source of its reason and a change that breaks it.
+
+    A change that differs by platform is one of CHANGES. Where it has none, this platform has no such thing.
+    """
+
+    def add(check: Callable[[Facts], Iterator[str]]) -> None:
+        broken_by = Change(*change) if change else CHANGES.get(check.__name__)
+        if broken_by:
+            INVARIANTS[check.__name__] = Invariant(check, link, broken_by)
+
+    return add
+
+
+# Limits and graces
+
+
+@invariant(f"{CELERY}/workers.html#time-limits", SETTINGS, "_soft_limit(task_time_limit)", "task_time_limit")
+def soft_limit_comes_first(facts: Facts) -> Iterator[str]:
+    """A task that reaches its limit needs time to tidy up before it is killed."""
+    soft, hard = facts.settings.task_soft_time_limit, facts.settings.task_time_limit
+    if not 0 < soft < hard:
+        yield f"soft limit {soft} s, hard limit {hard} s"
+
+
+@invariant(f"{CELERY}/workers.html#soft-shutdown", SETTINGS, "STOP_GRACE - _EXIT", "STOP_GRACE")
+def grace_covers_task_and_exit(facts: Facts) -> Iterator[str]:
+    """A worker that is asked to end finishes what runs, then needs 10 s to give back the rest."""
+    for name, worker in facts.of("worker").items():
+        if worker.grace - worker.before_signal < facts.limit(worker) + 10:
+            yield f"{name} is granted {worker.grace} s, and its tasks {facts.limit(worker)}"
+
+
+@invariant(f"{CELERY}/workers.html#soft-shutdown")
+def grace_is_what_processes_are_told(facts: Facts) -> Iterator[str]:
+    """What no process knows of is lost to its tasks; what is not granted cuts them short."""
+    for name, worker in facts.of("worker").items():
+        told = facts.settings.LONG_STOP_GRACE if worker.is_long else facts.settings.STOP_GRACE
+        if worker.grace != told:
+            yield f"{name} is granted {worker.grace} s, and told {told}"
+
+
+@invariant(f"{CELERY}/workers.html#worker-remap-sigterm")
+def workers_know_what_sigterm_means(facts: Facts) -> Iterator[str]:
+    """Without REMAP_SIGTERM a worker waits for its tasks until it is killed, and gives nothing back."""
+    for name, worker in facts.of("worker").items():
+        if worker.environment.get("REMAP_SIGTERM") != "SIGQUIT":
+            yield f"{name} does not"
+
+
+@invariant(
+    f"{CELERY}/configuration.html#task-acks-late", SETTINGS, "task_acks_late = True", "task_acks_late = False"
+)
+def what_does_not_finish_is_given_back(facts: Facts) -> Iterator[str]:
+    """A worker can give back only what it has not acknowledged."""
+    for name in ("task_acks_late", "task_reject_on_worker_lost"):
+        if not getattr(facts.settings, name):
+            yield f"{name} is off"
+
+
+@invariant("https://github.com/celery/celery/issues/2839")
+def signals_reach_the_main_process(facts: Facts) -> Iterator[str]:
+    """A shell in between passes no signal on, and one to all processes at once ends what they run."""
+    for name, process in facts.processes.items():
+        if {"sh", "bash"} & set(process.command[:1]):
+            yield f"{name} is started by a shell"
+        if not process.main_hears_first:
+            yield f"{name} has the signal sent to all of its processes"
+
+
+@invariant(
+    "https://docs.gunicorn.org/en/stable/settings.html#graceful-timeout",
+    "config/gunicorn.py",
+    "graceful_timeout = 20",
+    "graceful_timeout = 60",
+)
+def requests_finish_within_the_grace_of_web(facts: Facts) -> Iterator[str]:
+    """What web grants its requests begins after what the platform waits before the signal."""
+    web, needed = facts.processes["web"], facts.settings.graceful_timeout
+    if web.before_signal + needed >= web.grace:
+        yield f"{web.before_signal} s and then {needed}, of {web.grace}"
+
+
+# The broker
+
+
+# jinja: if cookiecutter.broker == "redis"
+@invariant(
+    "https://github.com/celery/celery/issues/5935",
+    SETTINGS,
+    "TASK_LONGEST_DELAY + 2 * _LONGEST",
+    "TASK_LONGEST_DELAY",
+)
+def visibility_timeout_covers_delay_and_runs(facts: Facts) -> Iterator[str]:
+    """A task that waits or runs for longer than that is run twice, at the same time."""
+    told = facts.settings.broker_transport_options["visibility_timeout"]
+    runs = facts.settings.worker_prefetch_multiplier + 1
+    needed = facts.settings.TASK_LONGEST_DELAY + runs * facts.longest()
+    if told < needed:
+        yield f"{told} s, and a task may need {needed}"
+
+
+@invariant(
+    f"{CELERY}/configuration.html#broker-transport-options", SETTINGS, '_throttle": 1', '_throttle": 10'
+)
+def lost_work_is_looked_for_often(facts: Facts) -> Iterator[str]:
+    """What a killed worker held comes back only when another one looks for it."""
+    options = facts.settings.broker_transport_options
+    every = options["unacked_restore_interval"] * options["unacked_restore_throttle"]
+    if every > 10:
+        yield f"once in {every} s"
+
+
+@invariant(
+    "https://redis.readthedocs.io/en/stable/connections.html", SETTINGS, '    "socket_timeout": 2,\n', ""
+)
+def no_call_to_the_broker_waits_for_ever(facts: Facts) -> Iterator[str]:
+    """A web request that sends a task to a frozen broker would hang with it."""
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        if not facts.settings.broker_transport_options.get(name):
+            yield f"{name} is not set"
+
+
+@invariant("https://redis.io/docs/latest/develop/reference/eviction/")
+def broker_forgets_nothing(facts: Facts) -> Iterator[str]:
+    """A full broker that evicts drops messages in silence, and one that writes nothing down loses them."""
+    text = (facts.folder / CHANGES["broker_forgets_nothing"].file).read_text()
+    (command,) = re.findall(r"\n  broker:\n.+\n    command: (.+)", text)
+    for option in ('"--maxmemory-policy", "noeviction"', '"--appendonly", "yes"'):
+        if option not in command:
+            yield f"the broker is not started with {option}"
+
+
+# jinja: else
+@invariant("https://github.com/celery/celery/issues/6760", SETTINGS, "24 * 3600 * 1000", "60 * 1000")
+def consumer_timeout_covers_what_is_held(facts: Facts) -> Iterator[str]:
+    """RabbitMQ closes the channel of a worker that has not acknowledged a message by then."""
+    needed = facts.settings.worker_prefetch_multiplier * facts.longest()
+    for name in set(facts.settings.task_queues) - {"rejected"}:
+        told = facts.settings.task_queues[name]["queue_arguments"]["x-consumer-timeout"] / 1000
+        if told < needed:
+            yield f"{name} has {told:.0f} s, and a message may be held for {needed}"
+
+
+@invariant(f"{CELERY}/configuration.html#broker-transport-options", SETTINGS, '    "read_timeout": 2,', "")
+def no_call_to_the_broker_waits_for_ever(facts: Facts) -> Iterator[str]:
+    """A web request that sends a task to a frozen broker would hang with it."""
+    if not facts.settings.broker_transport_options.get("read_timeout"):
+        yield "read_timeout is not set"
+
+
+# jinja: endif
+@invariant(f"{CELERY}/configuration.html#broker-use-ssl", SETTINGS, "_ssl.CERT_REQUIRED", "_ssl.CERT_NONE")
+def broker_shows_its_certificate(facts: Facts) -> Iterator[str]:
+    """Who sits between reads the password and every task, and sends tasks of his own."""
+    if ssl.CERT_REQUIRED not in facts.settings.broker_use_ssl.values():
+        yield "any certificate will do"
+
+
+@invariant(f"{CELERY}/security.html#serializers", SETTINGS, '["json"]', '["json", "pickle"]')
+def messages_are_data(facts: Facts) -> Iterator[str]:
+    """Who can write to the broker could run code in each worker, by a pickle."""
+    if facts.settings.accept_content != ["json"]:
+        yield f"workers accept {facts.settings.accept_content}"
+
+
+# Queues and the schedule
+
+
+@invariant(f"{CELERY}/workers.html#queues")
+def every_queue_has_its_worker(facts: Facts) -> Iterator[str]:
+    """What is sent to a queue that nobody reads waits there unseen."""
+    queues = set(getattr(facts.settings, "task_queues", ["celery"]))
+    read: set[str] = set()
+    for worker in facts.of("worker").values():
+        read |= set(worker.option("-Q")) or queues - set(worker.option("-X"))
+    for queue in queues ^ read:
+        yield f"{queue} has no worker" if queue in queues else f"{queue} is no queue"
+
+
+@invariant(f"{CELERY}/periodic-tasks.html#starting-the-scheduler")
+def there_is_one_beat(facts: Facts) -> Iterator[str]:
+    """Two would send every task twice."""
+    beats = facts.of("beat")
+    if [(one.how_many, one.one_at_a_time) for one in beats.values()] != [(1, True)]:
+        yield f"{beats}"
+    for name, worker in facts.of("worker").items():
+        if {"-B", "--beat"} & set(worker.command):
+            yield f"{name} has one inside"
+
+
+@invariant(
+    f"{CELERY}/configuration.html#beat-max-loop-interval",
+    SETTINGS,
+    "loop_interval = 5",
+    "loop_interval = 300",
+)
+def silence_of_beat_means_something(facts: Facts) -> Iterator[str]:
+    """Probe and alert must not take a beat that sleeps for one that hangs."""
+    rules = (facts.folder / "monitoring" / "alerts.yaml").read_text()
+    (minutes,) = re.findall(r"celery_beat_tick_age_seconds > (\d+) \* 60", rules)
+    for what, seconds in {"probe": facts.settings.LIVE_BEAT, "alert": int(minutes) * 60}.items():
+        if seconds < 2 * facts.settings.beat_max_loop_interval:
+            yield f"{what}: {seconds} s, and beat may sleep for {facts.settings.beat_max_loop_interval}"
+
+
+@invariant(f"{CELERY}/periodic-tasks.html#available-fields", SETTINGS, '{"expires": 3600}', "{}")
+def what_is_scheduled_expires(facts: Facts) -> Iterator[str]:
+    """After an outage of the workers each missed run would be made up, all at once."""
+    for name, entry in facts.settings.beat_schedule.items():
+        if not entry.get("options", {}).get("expires"):
+            yield f"{name} never does"
+
+
+# Health
+
+
+@invariant("https://github.com/celery/celery/issues/4079")
+def liveness_asks_no_server(facts: Facts) -> Iterator[str]:
+    """An outage of the broker would restart every worker, which mends nothing and interrupts what runs."""
+    for name, process in {**facts.of("worker"), **facts.of("beat")}.items():
+        if process.asked != "livez":
+            yield f"{name} is asked {process.asked}"
+
+
+@invariant("https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/")
+def what_hangs_is_found_within_a_minute(facts: Facts) -> Iterator[str]:
+    """A process says after its own limit that it hangs; who asks adds to that."""
+    limits = {"worker": facts.settings.LIVE_WORKER, "beat": facts.settings.LIVE_BEAT}
+    for program, limit in limits.items():
+        for name, process in facts.of(program).items():
+            if process.patience is None or limit + process.patience > 60:
+                yield f"{name}: {limit} s, and then {process.patience}"
+
+
+# Room and order
+
+
+@invariant(f"{CELERY}/workers.html#max-memory-per-child-setting")
+def a_worker_has_room_for_its_processes(facts: Facts) -> Iterator[str]:
+    """What leaks is to be replaced after its task, not killed in the middle of it."""
+    needed = facts.settings.WORKER_CONCURRENCY * facts.settings.WORKER_MAX_MEMORY_MB + MAIN_PROCESS
+    for name, worker in facts.of("worker").items():
+        if worker.memory is None or worker.memory < needed:
+            yield f"{name} may take {worker.memory} MiB, and needs {needed}"
+
+
+@invariant(
+    "https://www.postgresql.org/docs/current/runtime-config-connection.html",
+    "config/env.py",
+    '"WEB_THREADS", default=4',
+    '"WEB_THREADS", default=40',
+)
+def database_has_room_for_all(facts: Facts) -> Iterator[str]:
+    """Threads of web and processes of workers hold a connection each; PostgreSQL grants 100 by default."""
+    told = facts.settings
+    used = facts.processes["web"].how_many * told.WEB_CONCURRENCY * told.WEB_THREADS
+    used += sum(one.how_many * (told.WORKER_CONCURRENCY + 1) for one in facts.of("worker").values())
+    if used + OTHERS > 100:
+        yield f"{used}, and {OTHERS} for others"
+
+
+@invariant("https://kubernetes.io/docs/tasks/configure-pod-container/security-context/")
+def who_may_not_write_has_a_folder(facts: Facts) -> Iterator[str]:
+    """With a read-only root Python finds no place for temporary files, and beat none for its schedule."""
+    for name, process in facts.processes.items():
+        needed = {str(Path(schedule).parent) for schedule in process.option("--schedule")}
+        for folder in ({"/tmp"} | needed) - (process.folders or set()):  # noqa: S108  # of the container
+            yield f"{name} cannot write to {folder}"
+
+
+@invariant("https://docs.djangoproject.com/en/stable/topics/migrations/")
+def migrations_come_first(facts: Facts) -> Iterator[str]:
+    """New code must not meet a database that lacks its tables."""
+    for name, process in facts.processes.items():
+        if not process.after_migrations and "migrate" not in process.command:
+            yield f"{name} does not wait for them"
+
+
+def facts_of(folder: Path) -> Facts:
+    """Read a project. Its settings are those of what its deployment gives to all processes."""
+    found = processes(folder)
+    told = {name: value for one in found.values() for name, value in one.environment.items()}
+    variables = {
+        "PATH": os.environ["PATH"],
+        "SECRET_KEY": secrets.token_hex(32),
+        "DEBUG": "false",
+        "ALLOWED_HOSTS": "example.com",
+        "DATABASE_URL": "postgres://server/database",
+        # jinja: if cookiecutter.broker == "redis"
+        "BROKER_URL": "rediss://broker",
+        # jinja: else
+        "BROKER_URL": "amqps://broker",
+        # jinja: endif
+        "CACHE_URL": "redis://cache",
+        "EMAIL_URL": "console://",
+        "DEFAULT_FROM_EMAIL": "one@example.com",
+    }
+    command = [sys.executable, "-c", READ]
+    done = subprocess.run(command, cwd=folder, env=told | variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Facts(folder, SimpleNamespace(**json.loads(done.stdout)), found)
+
+
+@functools.cache
+def facts_here() -> Facts:
+    """Return this project's own."""
+    return facts_of(BASE_DIR)
+
+
+@pytest.mark.parametrize("name", INVARIANTS)
+def test_it_holds(name: str) -> None:
+    assert list(INVARIANTS[name].check(facts_here())) == []
+
+
+@pytest.mark.parametrize("name", INVARIANTS)
+def test_what_breaks_it_is_noticed(name: str, tmp_path: Path) -> None:
+    check, link, change = INVARIANTS[name]
+    assert check.__doc__
+    assert link.startswith("https://")
+    for path in BASE_DIR.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+        elif path.name in PARTS:
+            shutil.copytree(path, tmp_path / path.name)
+    file = tmp_path / change.file
+    assert change.old in file.read_text()
+    file.write_text(file.read_text().replace(change.old, change.new))
+    assert list(check(facts_of(tmp_path)))
+
+
+def test_every_change_belongs_to_an_invariant() -> None:
+    assert CHANGES.keys() <= INVARIANTS.keys()
