@@ -16,6 +16,7 @@ PRUNE = {
     "compose.production.yaml": DEPLOY != "compose",
     "Caddyfile": DEPLOY != "compose",
     "deploy/base": DEPLOY != "kubernetes",
+    "deploy/components": DEPLOY != "kubernetes",
     "deploy/overlays": DEPLOY != "kubernetes",
     "deploy/systemd": DEPLOY != "systemd",
     "deploy": DEPLOY not in {"kubernetes", "systemd"},

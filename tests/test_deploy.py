@@ -1,5 +1,6 @@
 """Every deploy and CI file of every variant, before its real validator. Each validator is first shown a mistake."""
 
+import itertools
 import json
 import os
 import re
@@ -169,10 +170,36 @@ def test_kubernetes(overlay, broker, bake, planted, tmp_path):
     done = run("kubernetes-validate", "-k", "1.34", "--strict", manifests, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
 
-    for resource in yaml.safe_load_all(built.stdout):
-        if resource["kind"] == "Deployment":  # what no schema sees
-            selector, labels = resource["spec"]["selector"], resource["spec"]["template"]["metadata"]["labels"]
-            assert selector["matchLabels"].items() <= labels.items()
+    resources = list(yaml.safe_load_all(built.stdout))
+    pods = [one["spec"]["template"]["metadata"]["labels"] for one in resources if one["kind"] == "Deployment"]
+    for resource in resources:  # what no schema sees: each selector finds the pods of one Deployment
+        if resource["kind"] in {"Deployment", "PodDisruptionBudget"}:
+            selector = resource["spec"]["selector"]["matchLabels"]
+            assert len([labels for labels in pods if selector.items() <= labels.items()]) == 1, resource
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_components_in_every_combination(broker, bake, tmp_path):
+    """Each adds what it is named after, and has its heading in their README."""
+    deploy = shutil.copytree(bake(deploy="kubernetes", broker=broker) / "deploy", tmp_path / "deploy")
+    components = sorted(path.name for path in (deploy / "components").iterdir() if path.is_dir())
+    readme = (deploy / "components/README.md").read_text()
+    assert re.findall(r"^## (.+)$", readme, re.MULTILINE) == components
+    file = deploy / "overlays/production/kustomization.yaml"
+    overlay, seen = file.read_text(), set()
+    for chosen in itertools.chain.from_iterable(
+        itertools.combinations(components, size) for size in range(1, len(components) + 1)
+    ):
+        lines = [f"  - ../../components/{name}" for name in chosen]
+        file.write_text("\n".join([overlay, "components:", *lines, ""]))
+        built = kustomize(file.parent)
+        assert built.returncode == 0, built.stderr
+        manifests = tmp_path / "manifests.yaml"
+        manifests.write_text(built.stdout)
+        done = run("kubernetes-validate", "-k", "1.34", "--strict", manifests, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout
+        seen.add(frozenset(resource["kind"] for resource in yaml.safe_load_all(built.stdout)))
+    assert len(seen) == 2 ** len(components) - 1
 
 
 def systemd_verify(unit, folder):

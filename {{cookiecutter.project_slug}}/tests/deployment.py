@@ -124,9 +124,11 @@ CHANGES = {
 
 
 def processes(folder: Path) -> dict[str, Process]:
-    """Return what the Deployments run, by name, as many as production has of each."""
+    """Return what the Deployments run, by name, as many as production may have of each."""
     overlay = yaml.safe_load((folder / "deploy/overlays/production/kustomization.yaml").read_text())
     replicas = {one["name"]: one["count"] for one in overlay["replicas"]}
+    scaled = yaml.safe_load((folder / "deploy/components/web-autoscaling/autoscaler.yaml").read_text())
+    replicas["web"] = max(replicas["web"], scaled["spec"]["maxReplicas"])
     base = yaml.safe_load((folder / BASE / "kustomization.yaml").read_text())
     environment = dict(re.findall(r"(\w+)=(\S+)", (folder / "Dockerfile").read_text()))
     environment |= dict(one.split("=", 1) for one in base["configMapGenerator"][0]["literals"])
