@@ -52,11 +52,12 @@ def worker(world: World, monitoring: Monitoring) -> FaultWorker:
 
 
 def start_worker(
-    world: World, monitoring: Monitoring, *arguments: str, port: int = 0, **environment: str
+    world: World, monitoring: Monitoring, *arguments: str, port: int = 0, patient: bool = False
 ) -> FaultWorker:
     """Start a worker of all queues, have it watched, and return when Prometheus knows that it takes tasks."""
     queues = ",".join(app.amqp.queues)
-    started = world.start_worker("-Q", queues, *arguments, environment={**at(port), **environment})
+    environment = at(port) | (PATIENT if patient else {})
+    started = world.start_worker("-Q", queues, *arguments, environment=environment)
     monitoring.watch("worker", started)
     eventually(lambda: monitoring.value('celery_worker_consuming{queue="celery"} == 1'), "a healthy worker")
     if not port:
@@ -173,7 +174,7 @@ def test_no_worker_for_queue(world: World, monitoring: Monitoring, worker: Fault
 
 def test_queue_too_old(world: World, monitoring: Monitoring) -> None:
     """Two long tasks keep a worker busy, while others wait."""
-    start_worker(world, monitoring, "--prefetch-multiplier", "1", **PATIENT)
+    start_worker(world, monitoring, "--prefetch-multiplier", "1", patient=True)
     for _ in range(2):
         world.send(seconds=30, options=LONGER)
     for _ in range(3):
@@ -184,7 +185,7 @@ def test_queue_too_old(world: World, monitoring: Monitoring) -> None:
 
 def test_backlog_grows(world: World, monitoring: Monitoring) -> None:
     """No task begins, and ever more are sent."""
-    start_worker(world, monitoring, "--prefetch-multiplier", "1", **PATIENT)
+    start_worker(world, monitoring, "--prefetch-multiplier", "1", patient=True)
     for _ in range(2):
         world.send(seconds=45, options=LONGER)
     with repeatedly(world.send):
