@@ -50,16 +50,21 @@ def hasty(connection: Connection) -> Connection:
     """Have this connection, should it break, be opened again by one attempt at each use, and not wait.
 
     The event that says that a worker is there is sent from the event loop. Celery has it wait there for the
-    broker, and RabbitMQ's heartbeats, which tell that a connection is dead, are not looked at meanwhile.
+    broker, and RabbitMQ's heartbeats, which tell that a connection is dead, are not looked at meanwhile. Only
+    those of the connection that brings the tasks count: when it is given up, RabbitMQ gives them to others.
     """
     opened: Any = connection
     wait: Callable[..., Any] = opened._ensure_connection
+    check: Callable[..., Any] = opened.heartbeat_check
 
     def ensure_connection(*args: Any, **options: Any) -> Any:
         return wait(*args[:1], **{**options, "max_retries": 0})
 
+    def heartbeat_check(*args: Any, **options: Any) -> Any:
+        return check(*args, **options) if connection.connected else None
+
     if enabled("reconnect"):
-        opened._ensure_connection = ensure_connection
+        opened._ensure_connection, opened.heartbeat_check = ensure_connection, heartbeat_check
     return connection
 
 

@@ -34,34 +34,52 @@ class Process:
     """One kind of process. Times are in seconds; None where the platform has no such thing."""
 
     command: list[str]
-    grace: int  # from the first that it hears of its end, to SIGKILL
-    before_signal: int = 0  # of these, until SIGTERM
+    grace: int  # from the decision to end it, until SIGKILL
+    before_signal: int = 0  # how many of these pass before SIGTERM
     environment: dict[str, str] = field(default_factory=dict)
     how_many: int = 1
     one_at_a_time: bool = True  # in a deploy the old one ends before the new one starts
     after_migrations: bool | None = None
     asked: str | None = None  # what its liveness probe asks
-    patience: int | None = None  # how long that may fail, or say nothing, until the process is restarted
+    patience: int | None = None  # how long that may fail, or say nothing, until it counts
     memory: int | None = None  # MiB that it may take
     folders: frozenset[str] | None = None  # where it may write; None for everywhere
     main_hears_first: bool = True  # the signal goes to the main process, not to all at once
 
-    def option(self, name: str) -> list[str]:
+    def option(self, *names: str) -> list[str]:
         """Return the values of an option of the command, which are separated by commas."""
-        if name not in self.command:
-            return []
-        return self.command[self.command.index(name) + 1].split(",")
+        for number, part in enumerate(self.command):
+            name, _, value = part.partition("=")
+            if name in names:
+                return (value or self.command[number + 1]).split(",")
+        return []
 
     @property
     def is_long(self) -> bool:
         """Whether this is a worker of the queue `long`."""
-        return self.option("-Q") == ["long"]
+        return self.option("-Q", "--queues") == ["long"]
 
 
+# jinja: if cookiecutter.deploy in ("compose", "kubernetes")
+def of_image(folder: Path) -> dict[str, str]:
+    """Return the variables that the image gives to every process."""
+    text = (folder / "Dockerfile").read_text()
+    base = re.search(r"^FROM \S+ AS base\n(?:(?!FROM).*\n)*?ENV ((?:.*\\\n)*.*)", text, re.MULTILINE)
+    return dict(re.findall(r"(\w+)=(\S+)", base[1])) if base else {}
+
+
+# jinja: endif
 # jinja: if cookiecutter.deploy == "compose"
+CONNECTIONS = 100  # that PostgreSQL grants by default
 FILE = "compose.production.yaml"
 WORKER = '"worker", "-X", "long"]'
 CHANGES = {
+    "all_are_told_the_same": Change(
+        FILE, "    stop_grace_period: 310s", "    environment: {STOP_GRACE: 310}\n    stop_grace_period: 310s"
+    ),
+    # jinja: if cookiecutter.broker == "redis"
+    "broker_and_cache_are_two": Change(FILE, "CACHE_URL: redis://cache", "CACHE_URL: redis://broker"),
+    # jinja: endif
     # jinja: if cookiecutter.broker == "redis"
     "broker_forgets_nothing": Change(FILE, '"noeviction"', '"allkeys-lru"'),
     # jinja: endif
@@ -83,24 +101,27 @@ def processes(folder: Path) -> dict[str, Process]:
     """Return what runs in production, by name."""
     services = yaml.safe_load((folder / FILE).read_text())["services"]
     own = services["web"]["image"]
-    image = dict(re.findall(r"(\w+)=(\S+)", (folder / "Dockerfile").read_text()))
+    image = of_image(folder)
     return {name: _process(one, image) for name, one in services.items() if one.get("image") == own}
 
 
 def _process(service: dict[str, Any], image: dict[str, str]) -> Process:
     check = service.get("healthcheck", {})
+    asks = "health/ask.py" in check.get("test", ())
     volumes = [volume.split(":")[1] for volume in service.get("volumes", [])]
     awaited = service["depends_on"].get("migrate", {}).get("condition")
     return Process(
         command=service.get("command", []),
         grace=int(service.get("stop_grace_period", "10s").removesuffix("s")),
-        environment={**image, **service["environment"]},
+        environment={**image, **{name: str(value) for name, value in service["environment"].items()}},
+        how_many=service.get("deploy", {}).get("replicas", service.get("scale", 1)),
         after_migrations=awaited == "service_completed_successfully",
-        asked=check["test"][-2] if check else None,
-        patience=int(check["interval"].removesuffix("s")) * check.get("retries", 3) if check else None,
+        asked=check["test"][-2] if asks else None,
+        patience=int(check["interval"].removesuffix("s")) * check.get("retries", 3) if asks else None,
         folders=frozenset([*service["tmpfs"], *volumes]) if service["read_only"] else None,
     )
 # jinja: elif cookiecutter.deploy == "kubernetes"
+CONNECTIONS = 100  # that PostgreSQL grants by default
 BASE = "deploy/base"
 WORKER = '["celery", "-A", "config", "worker", "-X", "long"]'
 CHANGES = {
@@ -130,9 +151,12 @@ def processes(folder: Path) -> dict[str, Process]:
     scaled = yaml.safe_load((folder / "deploy/components/web-autoscaling/autoscaler.yaml").read_text())
     replicas["web"] = max(replicas["web"], scaled["spec"]["maxReplicas"])
     base = yaml.safe_load((folder / BASE / "kustomization.yaml").read_text())
-    environment = dict(re.findall(r"(\w+)=(\S+)", (folder / "Dockerfile").read_text()))
-    environment |= dict(one.split("=", 1) for one in base["configMapGenerator"][0]["literals"])
+    environment = of_image(folder)
+    for layer in (base, overlay):
+        (config,) = layer["configMapGenerator"]
+        environment |= dict(one.split("=", 1) for one in config["literals"])
     waits = {"path": "wait-for-migrations.yaml", "target": {"kind": "Deployment"}} in base["patches"]
+    waits = waits and '"migrate", "--check"]' in (folder / BASE / "wait-for-migrations.yaml").read_text()
     found = {}
     for path in base["resources"]:
         for one in yaml.safe_load_all((folder / BASE / path).read_text()):
@@ -163,22 +187,25 @@ def _process(spec: dict[str, Any], environment: dict[str, str], number: int, wai
         folders=folders if container["securityContext"]["readOnlyRootFilesystem"] else None,
     )
 # jinja: elif cookiecutter.deploy == "systemd"
-UNIT = "deploy/systemd/{{ cookiecutter.__dashed }}-{}.service"
+CONNECTIONS = 100  # that PostgreSQL grants by default
+PREFIX = "{{ cookiecutter.__dashed }}-"
+WORKER = f"deploy/systemd/{PREFIX}worker.service"
 CHANGES = {
-    "every_queue_has_its_worker": Change(UNIT.format("worker"), "worker -X long", "worker -X celery"),
-    "grace_is_what_processes_are_told": Change(UNIT.format("worker"), "StopSec=310", "StopSec=610"),
-    "liveness_asks_no_server": Change(UNIT.format("worker"), "Type=notify", "Type=exec"),
-    "signals_reach_the_main_process": Change(UNIT.format("worker"), "=mixed", "=control-group"),
-    "there_is_one_beat": Change(UNIT.format("worker"), "worker -X long", "worker -B -X long"),
-    "what_hangs_is_found_within_a_minute": Change(UNIT.format("worker"), "Sec=20", "Sec=90"),
-    "workers_know_what_sigterm_means": Change(UNIT.format("worker"), "=SIGQUIT", "=SIGTERM"),
+    "all_are_told_the_same": Change(WORKER, "=SIGQUIT", "=SIGQUIT\nEnvironment=STOP_GRACE=310"),
+    "every_queue_has_its_worker": Change(WORKER, "worker -X long", "worker -X celery"),
+    "grace_is_what_processes_are_told": Change(WORKER, "StopSec=310", "StopSec=610"),
+    "liveness_asks_no_server": Change(WORKER, "Type=notify", "Type=exec"),
+    "signals_reach_the_main_process": Change(WORKER, "=mixed", "=control-group"),
+    "there_is_one_beat": Change(WORKER, "worker -X long", "worker -B -X long"),
+    "what_hangs_is_found_within_a_minute": Change(WORKER, "Sec=20", "Sec=90"),
+    "workers_know_what_sigterm_means": Change(WORKER, "=SIGQUIT", "=SIGTERM"),
 }
 
 
 def processes(folder: Path) -> dict[str, Process]:
     """Return what the units run, by name."""
-    names = ("web", "worker", "worker-long", "beat", "exporter")
-    return {name: _process((folder / UNIT.format(name)).read_text()) for name in names}
+    units = sorted((folder / "deploy" / "systemd").glob("*.service"))
+    return {unit.stem.removeprefix(PREFIX): _process(unit.read_text()) for unit in units}
 
 
 def _process(text: str) -> Process:
@@ -190,10 +217,11 @@ def _process(text: str) -> Process:
         grace=int(unit.get("TimeoutStopSec", 90)),
         environment=dict(value.split("=", 1) for name, value in lines if name == "Environment"),
         asked="livez" if watched and unit["Type"] == "notify" else None,
-        patience=watched,
+        patience=watched or None,
         main_hears_first=unit.get("KillMode") == "mixed",
     )
 # jinja: else
+CONNECTIONS = 20  # of the smallest plan of heroku-postgresql
 CHANGES = {
     "a_worker_has_room_for_its_processes": Change("app.json", '"180"', '"250"'),
     "every_queue_has_its_worker": Change("Procfile", "config worker", "config worker -X celery"),

@@ -1,5 +1,6 @@
 """What RabbitMQ does for the tasks, by the way the queues are declared."""
 
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from jobs.tasks import delete_old_reports, write_report
 from reliability import limits
 from reliability.models import DeadLetter
 from tests import tasks
+from tests.brokers import Broker
 from tests.harness import StartWorker, eventually, waiting_messages
 from tests.test_limits import only_with_long_workers
 from tests.test_worker import order, wait_until_begun, wait_until_finished
@@ -111,3 +113,16 @@ def test_a_queue_that_takes_back_what_still_runs_is_refused(monkeypatch: pytest.
     monkeypatch.undo()
     monkeypatch.setattr(app.amqp.queues["rejected"], "queue_arguments", {"x-consumer-timeout": 1000})
     assert limits.check_limits() == [], "nothing is run from it"
+
+
+def test_a_blink_of_the_broker_interrupts_no_task(start_worker: StartWorker, other_broker: Broker) -> None:
+    """It misses less than two heartbeats, so the worker keeps its connection, and with that what runs."""
+    blink = 12  # seconds
+    process = start_worker(BROKER_URL=other_broker.url)
+    sent = other_broker.app.send_task("tests.tasks.take", (blink + 4,), time_limit=60, soft_time_limit=50)
+    eventually(lambda: tasks.runs(sent.id), "the task to begin")
+    with other_broker.frozen():
+        time.sleep(blink)
+    eventually(lambda: process.events("task_succeeded"), "the task to finish")
+    assert tasks.runs(sent.id) == 1
+    assert "Connection to broker lost" not in process.log.read_text()
