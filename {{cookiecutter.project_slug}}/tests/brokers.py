@@ -95,7 +95,8 @@ class Broker:
             text=True,
             check=True,
         )
-        return all(state.startswith("T") for state in listed.stdout.split())
+        # A child that had saved and ended just then is a zombie for as long as the broker stands still.
+        return all(state.startswith(("T", "Z")) for state in listed.stdout.split())
 
     def _signal(self, number: signal.Signals) -> None:
         assert self.server.process
