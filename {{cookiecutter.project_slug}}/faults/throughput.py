@@ -22,7 +22,7 @@ from dev import BASE_DIR
 from faults.profiles import environment
 from tests.receivers import Receiver
 
-TASKS = 3000
+TASKS = 10_000  # so many that what a worker does once, when it starts, does not count
 ROUNDS = 7
 PATIENCE = 300  # seconds
 QUEUES = ("celery", "long", "rejected")
