@@ -405,11 +405,7 @@ def facts_of(folder: Path) -> Facts:
         "DEBUG": "false",
         "ALLOWED_HOSTS": "example.com",
         "DATABASE_URL": "postgres://server/database",
-        # jinja: if cookiecutter.broker == "redis"
-        "BROKER_URL": "rediss://broker",
-        # jinja: else
-        "BROKER_URL": "amqps://broker",
-        # jinja: endif
+        "BROKER_URL": "{{ 'rediss' if cookiecutter.broker == 'redis' else 'amqps' }}://broker",
         "CACHE_URL": "redis://cache",
         "EMAIL_URL": "console://",
         "DEFAULT_FROM_EMAIL": "one@example.com",
