@@ -90,13 +90,14 @@ class Broker:
     def _is_stopped(self) -> bool:
         assert self.server.process
         listed = subprocess.run(
-            ["ps", "-o", "state=", "-g", str(self.server.process.pid)],
+            ["ps", "-o", "pid=,state=", "-g", str(self.server.process.pid)],
             capture_output=True,
             text=True,
             check=True,
         )
+        states = dict(line.split() for line in listed.stdout.splitlines())
         # A child that had saved and ended just then is a zombie for as long as the broker stands still.
-        return all(state.startswith(("T", "Z")) for state in listed.stdout.split())
+        return states.pop(str(self.server.process.pid)) == "T" and set(states.values()) <= {"T", "Z"}
 
     def _signal(self, number: signal.Signals) -> None:
         assert self.server.process

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +11,8 @@ import pytest
 
 from dev.processes import free_port
 from tests.harness import eventually
-from tests.test_monitoring import ALERTS, MONITORING
+from tests.test_monitoring import ALERTS, MONITORING, installed
 
-PROGRAM = "prometheus-alertmanager"
 Ask = Callable[[list[dict[str, str]]], set[tuple[str, str]]]
 CONFIGURATION = MONITORING / "alertmanager.yaml"
 PAIRS = {
@@ -28,13 +26,12 @@ PAIRS = {
 @pytest.fixture
 def silenced(tmp_path: Path) -> Iterator[Ask]:
     """Give a function that tells Alertmanager of alerts, by their labels, and returns which are silenced."""
-    if not shutil.which(PROGRAM):
-        pytest.skip(f"{PROGRAM} is not installed (Debian: prometheus-alertmanager)")
+    program = installed("prometheus-alertmanager")
     url = f"127.0.0.1:{free_port()}"
     log = (tmp_path / "log").open("wb")
     process = subprocess.Popen(
         [
-            PROGRAM,
+            program,
             f"--config.file={CONFIGURATION}",
             f"--storage.path={tmp_path}",
             f"--web.listen-address={url}",

@@ -35,7 +35,6 @@ SETTINGS = "config/celeryconfig.py"
 CELERY = "https://docs.celeryq.dev/en/stable/userguide"
 MAIN_PROCESS = 130  # MiB of a worker, beside the processes that run tasks
 OTHERS = 6  # connections to the database: exporter, migrations, a person, and three for its administrator
-TEMPORARY = "/tmp"  # noqa: S108  # of the container
 SAME = ("STOP_GRACE", "LONG_STOP_GRACE", "TASK_LONGEST_DELAY")
 
 
@@ -370,9 +369,9 @@ def database_has_room_for_all(facts: Facts) -> Iterator[str]:
 def who_may_not_write_has_a_folder(facts: Facts) -> Iterator[str]:
     """With a read-only root Python finds no place for temporary files, and beat none for its schedule."""
     for name, process in facts.processes.items():
-        needed = {str(Path(schedule).parent) for schedule in process.option("--schedule", "-s")}
+        needed = {Path("/", "tmp"), *(Path(file).parent for file in process.option("--schedule", "-s"))}
         if process.folders is not None:
-            for folder in {TEMPORARY, *needed} - process.folders:
+            for folder in needed - set(map(Path, process.folders)):
                 yield f"{name} cannot write to {folder}"
 
 

@@ -33,11 +33,16 @@ PANELS: dict[str, dict[str, Any]] = {
 COLOURS = {"page": "red", "ticket": "orange"}
 
 
-def checked_by(program: str, *arguments: str) -> str:
-    """Return what a program of Prometheus says, which must be content; skip where it is not installed."""
+def installed(program: str) -> str:
+    """Return the name of a program of Prometheus; skip where it is not installed."""
     if not shutil.which(program):
         pytest.skip(f"{program} is not installed (Debian: prometheus, prometheus-alertmanager)")
-    done = subprocess.run([program, *arguments], cwd=MONITORING, capture_output=True, text=True)
+    return program
+
+
+def checked_by(program: str, *arguments: str) -> str:
+    """Return what a program of Prometheus says, which must be content."""
+    done = subprocess.run([installed(program), *arguments], cwd=MONITORING, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
