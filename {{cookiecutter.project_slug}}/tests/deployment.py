@@ -148,8 +148,9 @@ def processes(folder: Path) -> dict[str, Process]:
     """Return what the Deployments run, by name, as many as production may have of each."""
     overlay = yaml.safe_load((folder / "deploy/overlays/production/kustomization.yaml").read_text())
     replicas = {one["name"]: one["count"] for one in overlay["replicas"]}
-    scaled = yaml.safe_load((folder / "deploy/components/web-autoscaling/autoscaler.yaml").read_text())
-    replicas["web"] = max(replicas["web"], scaled["spec"]["maxReplicas"])
+    autoscaler = folder / "deploy/components/web-autoscaling/autoscaler.yaml"
+    if autoscaler.exists():
+        replicas["web"] = yaml.safe_load(autoscaler.read_text())["spec"]["maxReplicas"]
     base = yaml.safe_load((folder / BASE / "kustomization.yaml").read_text())
     environment = of_image(folder)
     for layer in (base, overlay):
