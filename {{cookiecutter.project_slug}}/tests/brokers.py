@@ -1,6 +1,7 @@
 """What waits in a broker; and brokers of a test's own, to be frozen and killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -61,6 +62,12 @@ class Broker:
         self.url = server.urls["BROKER_URL"]
         self.app = application(self.url)
 
+    def start(self) -> None:
+        """Start it, empty: killed within a second, a queue of RabbitMQ has no leader ever again."""
+        shutil.rmtree(self.server.folder)
+        self.server.start()
+        received(self.app)
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop it in its tracks: it keeps its connections, accepts new ones and answers none."""
@@ -84,7 +91,7 @@ class Broker:
         self.server.stop()
 
     def restart(self) -> None:
-        """Start it again."""
+        """Start it again, with what it had stored."""
         self.server.start()
 
     def _is_stopped(self) -> bool:
@@ -118,9 +125,8 @@ def broker(servers: None, transactional_db: None) -> Iterator[None]:
 def other_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A second broker, to be frozen and killed."""
     server = KIND(tmp_path_factory.mktemp("broker"), free_port(), "secret", durable=False)
-    server.start()
     broker = Broker(server)
-    received(broker.app)
+    broker.start()
     try:
         yield broker
     finally:

@@ -62,10 +62,8 @@ def test_a_task_that_a_frozen_broker_did_not_confirm_may_have_been_sent(other_br
             error = send_with(other_broker.app)
         assert isinstance(error, TaskMaybeSent)
         assert error_text(error).startswith("may have been sent, and may run: no answer came (")
-        other_broker.app.send_task("a.task", task_id="last")
-        arrived: list[str] = []
-        eventually(lambda: arrived.extend(received_ids(other_broker.app)) or "last" in arrived, "the next")
-        return "the-id" in arrived
+        other_broker.app.send_task("a.task", task_id="next")  # returns when the broker works again
+        return "the-id" in received_ids(other_broker.app)
 
     eventually(arrives, "a task that arrives")
 
@@ -91,7 +89,7 @@ def test_a_task_that_was_on_its_way_when_the_broker_died_may_have_been_sent(othe
         killer.start()
         error = send_with(other_broker.app)
         killer.join()
-    other_broker.restart()
+    other_broker.start()
     assert isinstance(error, TaskMaybeSent)
 
 
@@ -101,7 +99,7 @@ def test_a_task_sent_after_the_broker_died_was_not_sent(other_broker: Broker) ->
     other_broker.app.send_task("a.task", task_id="first")
     other_broker.kill()
     error = send_with(other_broker.app)
-    other_broker.restart()
+    other_broker.start()
     assert isinstance(error, TaskNotSent)
 
 
