@@ -60,7 +60,8 @@ def fail():
 
 def busy_process():
     """Return the id of the worker's process that runs a task, None where the worker does not say."""
-    active = app_or_default().control.inspect().active() or {}
+    # The one worker answers at once, unless the machine is busy: Celery gives it a second.
+    active = app_or_default().control.inspect(timeout=20, limit=1).active() or {}
     return next((task["worker_pid"] for tasks in active.values() for task in tasks), None)
 
 

@@ -45,6 +45,7 @@ def replace(world: World, old: FaultWorker) -> None:
 @pytest.mark.promise("unknown_tasks")
 def test_two_versions_work_side_by_side(world: World) -> None:
     """Old and new code send, old and new workers work, at the same time."""
+    world.patience *= 3  # every five seconds chance decides which of the two gets a task
     workers = [world.start_worker(environment=code) for code in (OLD, NEW)]
     world.fault_happens()
     for code, task in ((OLD, "say_farewell"), (NEW, "welcome")):
