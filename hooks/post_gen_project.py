@@ -1,4 +1,5 @@
-"""Remove what the answers did not choose, and write the untracked `.env`.
+"""Remove what the answers did not choose, and write what is made of other files: the untracked `.env`,
+and the alerts as Kubernetes reads them.
 
 Imports little on purpose: starting Python is half the time that a hook takes.
 """
@@ -15,6 +16,8 @@ PRUNE = {
     ".gitlab-ci.yml": CI != "gitlab",
     "compose.production.yaml": DEPLOY != "compose",
     "Caddyfile": DEPLOY != "compose",
+    "docs/backups.md": DEPLOY != "compose",
+    "tests/test_backups.py": DEPLOY != "compose",
     "deploy/base": DEPLOY != "kubernetes",
     "deploy/components": DEPLOY != "kubernetes",
     "deploy/overlays": DEPLOY != "kubernetes",
@@ -25,6 +28,7 @@ PRUNE = {
     "requirements.txt": DEPLOY != "heroku",
     ".python-version": DEPLOY != "heroku",
     "dev/rabbitmq.py": BROKER != "rabbitmq",
+    "dev/rules.py": DEPLOY != "kubernetes",
     "metrics/rabbitmq.py": BROKER != "rabbitmq",
     "metrics/redis.py": BROKER != "redis",
     "metrics/tasks.py": BROKER != "rabbitmq",
@@ -37,6 +41,7 @@ PRUNE = {
     "monitoring/grafana.yaml": DEPLOY != "compose",
     "tests/test_flower.py": DEPLOY != "compose",
     "tests/test_rabbitmq.py": BROKER != "rabbitmq",
+    "tests/test_socket.py": DEPLOY != "systemd",
     "requirements/django-5.2": DJANGO != "5.2",
     "requirements/django-6.1": DJANGO != "6.1",
 }
@@ -61,5 +66,7 @@ for name in os.listdir(chosen):
     os.rename(f"{chosen}/{name}", f"requirements/{name}")
 os.rmdir(chosen)
 
-with open("dev/make_env.py") as script:
-    exec(script.read(), {"__name__": "__main__"})
+for path in ("dev/make_env.py", "dev/rules.py"):
+    if os.path.exists(path):
+        with open(path) as script:
+            exec(script.read(), {"__name__": "__main__"})

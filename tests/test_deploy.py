@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from conftest import ROOT
@@ -178,6 +179,22 @@ def test_kubernetes(overlay, broker, bake, planted, tmp_path):
             assert len([labels for labels in pods if selector.items() <= labels.items()]) == 1, resource
 
 
+def validate(resources, folder):
+    """Check what Kubernetes itself knows against its schemas, and custom resources against ours."""
+    ours = yaml.safe_load((ROOT / "tests/custom_resources.yaml").read_text())
+    known = []
+    for resource in resources:
+        kind = f"{resource['kind']}.{resource['apiVersion']}"
+        if kind in ours:
+            jsonschema.validate(resource, ours[kind])
+        else:
+            known.append(resource)
+    manifests = folder / "manifests.yaml"
+    manifests.write_text(yaml.safe_dump_all(known))
+    done = run("kubernetes-validate", "-k", "1.34", "--strict", manifests, cwd=folder)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
 def test_components_in_every_combination(broker, bake, tmp_path):
     """Each adds what it is named after, and has its heading in their README."""
@@ -194,12 +211,25 @@ def test_components_in_every_combination(broker, bake, tmp_path):
         file.write_text("\n".join([overlay, "components:", *lines, ""]))
         built = kustomize(file.parent)
         assert built.returncode == 0, built.stderr
-        manifests = tmp_path / "manifests.yaml"
-        manifests.write_text(built.stdout)
-        done = run("kubernetes-validate", "-k", "1.34", "--strict", manifests, cwd=tmp_path)
-        assert done.returncode == 0, done.stdout
-        seen.add(frozenset(resource["kind"] for resource in yaml.safe_load_all(built.stdout)))
+        resources = list(yaml.safe_load_all(built.stdout))
+        seen.add(frozenset(resource["kind"] for resource in resources))
     assert len(seen) == 2 ** len(components) - 1
+    validate(resources, tmp_path)  # all of them
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("external-secrets/secrets.yaml", "secretKey:", "secretName:"),
+        ("prometheus-operator/monitors.yaml", "port: metrics", "port: 9812"),
+        ("prometheus-operator/rules.yaml", "expr:", "expression:"),
+        ("worker-autoscaling/autoscalers.yaml", 'threshold: "60"', "threshold: 60"),
+    ],
+)
+def test_our_schemas_of_custom_resources_see_mistakes(file, old, new, bake, planted, tmp_path):
+    component = planted(bake(deploy="kubernetes") / "deploy/components", old, new, file) / file
+    with pytest.raises(jsonschema.ValidationError):
+        validate(yaml.safe_load_all(component.read_text()), tmp_path)
 
 
 def systemd_verify(unit, folder):
@@ -209,6 +239,21 @@ def systemd_verify(unit, folder):
     return run("systemd-analyze", "verify", copy, cwd=folder)
 
 
+def caddy(file):
+    """Check the file of a site with Caddy itself."""
+    return run("caddy", "validate", "--adapter", "caddyfile", "--config", file, cwd=file.parent)
+
+
+@pytest.mark.skipif(not shutil.which("caddy"), reason="caddy is not installed")
+@pytest.mark.parametrize("deploy", ["compose", "systemd"])
+def test_the_proxy_takes_its_file(deploy, bake, planted):
+    project = bake(deploy=deploy)
+    file = project / ("Caddyfile" if deploy == "compose" else "deploy/systemd/Caddyfile")
+    assert caddy(planted(file, "reverse_proxy", "reverse_poxy")).returncode == 1
+    done = caddy(file)
+    assert done.returncode == 0, done.stderr
+
+
 def systemd_exposure(unit):
     """systemd's own measure of what a unit may do: fails above 3.0 of 10."""
     return run("systemd-analyze", "security", "--offline=yes", "--threshold=30", "--no-pager", unit, cwd=unit.parent)
@@ -216,8 +261,11 @@ def systemd_exposure(unit):
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_units(bake, planted, tmp_path):
-    units = sorted((bake(deploy="systemd") / "deploy/systemd").glob("*.service"))
+    folder = bake(deploy="systemd") / "deploy/systemd"
+    units = sorted(folder.glob("*.service"))
     assert len(units) == 5
+    (web_socket,) = folder.glob("*.socket")
+    shutil.copy(web_socket, tmp_path)  # a unit needs it
     (tmp_path / "bad").mkdir()
     mistaken = planted(units[0], "KillMode=mixed", "KillMode=maybe")
     assert systemd_verify(mistaken, tmp_path / "bad").stderr

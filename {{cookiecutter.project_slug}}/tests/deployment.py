@@ -74,6 +74,7 @@ CONNECTIONS = 100  # that PostgreSQL grants by default
 FILE = "compose.production.yaml"
 WORKER = '"worker", "-X", "long"]'
 CHANGES = {
+    "a_worker_has_room_for_its_processes": Change(FILE, "mem_limit: 1g", "mem_limit: 800m"),
     "all_are_told_the_same": Change(
         FILE, "    stop_grace_period: 310s", "    environment: {STOP_GRACE: 310}\n    stop_grace_period: 310s"
     ),
@@ -109,6 +110,7 @@ def _process(service: dict[str, Any], image: dict[str, str]) -> Process:
     check = service.get("healthcheck", {})
     asks = "health/ask.py" in check.get("test", ())
     volumes = [volume.split(":")[1] for volume in service.get("volumes", [])]
+    ((size, unit),) = re.findall(r"^(\d+)([mg])$", service["mem_limit"])
     awaited = service["depends_on"].get("migrate", {}).get("condition")
     return Process(
         command=service.get("command", []),
@@ -118,20 +120,25 @@ def _process(service: dict[str, Any], image: dict[str, str]) -> Process:
         after_migrations=awaited == "service_completed_successfully",
         asked=check["test"][-2] if asks else None,
         patience=int(check["interval"].removesuffix("s")) * check.get("retries", 3) if asks else None,
+        memory=int(size) * {"m": 1, "g": 1024}[unit],
         folders=frozenset([*service["tmpfs"], *volumes]) if service["read_only"] else None,
     )
 # jinja: elif cookiecutter.deploy == "kubernetes"
 CONNECTIONS = 100  # that PostgreSQL grants by default
 BASE = "deploy/base"
 WORKER = '["celery", "-A", "config", "worker", "-X", "long"]'
+SCALED = "deploy/components/worker-autoscaling/autoscalers.yaml"
 CHANGES = {
     "a_worker_has_room_for_its_processes": Change(f"{BASE}/worker.yaml", "memory: 1Gi", "memory: 800Mi"),
+    "autoscalers_count_what_their_workers_take": Change(SCALED, 'queue="long"', 'queue="short"'),
+    "autoscalers_wait_for_the_longest_task": Change(SCALED, "Period: 310", "Period: 30"),
     "every_queue_has_its_worker": Change(f"{BASE}/worker.yaml", '"-X", "long"', '"-X", "celery"'),
     "grace_is_what_processes_are_told": Change(f"{BASE}/worker.yaml", "Seconds: 310", "Seconds: 610"),
     "liveness_asks_no_server": Change(f"{BASE}/worker.yaml", "path: /livez", "path: /readyz"),
     "migrations_come_first": Change(
         f"{BASE}/kustomization.yaml", "      kind: Deployment", "      kind: Deployment\n      name: web"
     ),
+    "rules_are_the_same_everywhere": Change("monitoring/alerts.yaml", "> 5 * 60", "> 6 * 60"),
     "signals_reach_the_main_process": Change(
         f"{BASE}/worker.yaml", WORKER, '["sh", "-c", "celery -A config worker -X long"]'
     ),
@@ -144,13 +151,18 @@ CHANGES = {
 }
 
 
+def autoscalers(folder: Path) -> list[dict[str, Any]]:
+    """Return what all autoscalers specify, Kubernetes' own and KEDA's."""
+    files = sorted((folder / "deploy/components").glob("*-autoscaling/autoscaler*.yaml"))
+    return [one["spec"] for file in files for one in yaml.safe_load_all(file.read_text())]
+
+
 def processes(folder: Path) -> dict[str, Process]:
     """Return what the Deployments run, by name, as many as production may have of each."""
     overlay = yaml.safe_load((folder / "deploy/overlays/production/kustomization.yaml").read_text())
     replicas = {one["name"]: one["count"] for one in overlay["replicas"]}
-    autoscaler = folder / "deploy/components/web-autoscaling/autoscaler.yaml"
-    if autoscaler.exists():
-        replicas["web"] = yaml.safe_load(autoscaler.read_text())["spec"]["maxReplicas"]
+    for spec in autoscalers(folder):
+        replicas[spec["scaleTargetRef"]["name"]] = spec.get("maxReplicas") or spec["maxReplicaCount"]
     base = yaml.safe_load((folder / BASE / "kustomization.yaml").read_text())
     environment = of_image(folder)
     for layer in (base, overlay):

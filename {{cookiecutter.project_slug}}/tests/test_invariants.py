@@ -20,7 +20,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from dev import BASE_DIR
+# jinja: if cookiecutter.deploy == "kubernetes"
+from dev.rules import FILE, rules
+from tests.deployment import CHANGES, CONNECTIONS, Change, Process, autoscalers, processes
+
+# jinja: else
 from tests.deployment import CHANGES, CONNECTIONS, Change, Process, processes
+
+# jinja: endif
+
 
 READ = """
 import json
@@ -52,6 +60,16 @@ class Facts(NamedTuple):
     def limit(self, worker: Process) -> int:
         """Return the seconds that a task may take in this worker."""
         return int(self.settings.LONG_TIME_LIMIT if worker.is_long else self.settings.task_time_limit)
+
+    def queues(self, worker: Process) -> set[str]:
+        """Return the names of the queues that it reads."""
+        named = set(worker.option("-Q", "--queues"))
+        return named or self.all_queues - set(worker.option("-X", "--exclude-queues"))
+
+    @property
+    def all_queues(self) -> set[str]:
+        """Return the names of those that the settings name."""
+        return set(getattr(self.settings, "task_queues", ["celery"]))
 
     def longest(self) -> int:
         """Return the seconds that any task may take."""
@@ -260,12 +278,9 @@ def messages_are_data(facts: Facts) -> Iterator[str]:
 @invariant(f"{CELERY}/workers.html#queues")
 def every_queue_has_its_worker(facts: Facts) -> Iterator[str]:
     """What is sent to a queue that nobody reads waits there unseen."""
-    queues = set(getattr(facts.settings, "task_queues", ["celery"]))
-    read: set[str] = set()
-    for worker in facts.of("worker").values():
-        read |= set(worker.option("-Q", "--queues")) or queues - set(worker.option("-X", "--exclude-queues"))
-    for queue in queues ^ read:
-        yield f"{queue} has no worker" if queue in queues else f"{queue} is no queue"
+    read = set().union(*map(facts.queues, facts.of("worker").values()))
+    for queue in facts.all_queues ^ read:
+        yield f"{queue} is no queue" if queue in read else f"{queue} has no worker"
 
 
 @invariant(f"{CELERY}/periodic-tasks.html#starting-the-scheduler")
@@ -302,6 +317,41 @@ def what_is_scheduled_expires(facts: Facts) -> Iterator[str]:
             yield f"{name} never does"
 
 
+# jinja: if cookiecutter.deploy == "kubernetes"
+@invariant("https://keda.sh/docs/latest/scalers/prometheus/")
+def autoscalers_count_what_their_workers_take(facts: Facts) -> Iterator[str]:
+    """One that looks at another queue, or another environment, starts no worker for what waits."""
+    overlay = (facts.folder / "deploy/overlays/production/kustomization.yaml").read_text()
+    (namespace,) = re.findall(r"^namespace: (\S+)$", overlay, re.MULTILINE)
+    for spec in autoscalers(facts.folder):
+        name = spec["scaleTargetRef"]["name"]
+        for trigger in spec.get("triggers", ()):
+            query = trigger["metadata"]["query"]
+            ((where, sign, pattern),) = re.findall(r'\{namespace="(.+?)",queue([=!~]+)"(.+?)"\}', query)
+            counted = {
+                queue for queue in facts.all_queues if bool(re.fullmatch(pattern, queue)) == (sign[0] == "=")
+            }
+            if where != namespace or counted != facts.queues(facts.processes[name]) - {"rejected"}:
+                yield f"{name} is scaled by {counted} of {where}"
+
+
+@invariant("https://keda.sh/docs/latest/reference/scaledobject-spec/")
+def autoscalers_wait_for_the_longest_task(facts: Facts) -> Iterator[str]:
+    """What is in a worker does not wait in a queue: seen from there, a long task looks like nothing to do."""
+    for spec in autoscalers(facts.folder):
+        worker = facts.processes[spec["scaleTargetRef"]["name"]]
+        if spec.get("cooldownPeriod", 300) < worker.grace and "triggers" in spec:
+            yield f"{spec['scaleTargetRef']['name']}: after {spec.get('cooldownPeriod')} s of {worker.grace}"
+
+
+@invariant("https://prometheus-operator.dev/docs/developer/alerting/")
+def rules_are_the_same_everywhere(facts: Facts) -> Iterator[str]:
+    """Those that promtool has tested are those that fire."""
+    if (facts.folder / FILE).read_text() != rules(facts.folder):
+        yield f"{FILE} is older than monitoring/alerts*.yaml: run `python -m dev.rules`"
+
+
+# jinja: endif
 # Health
 
 
