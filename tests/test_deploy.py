@@ -266,6 +266,8 @@ def test_systemd_units(bake, planted, tmp_path):
     assert len(units) == 5
     (web_socket,) = folder.glob("*.socket")
     shutil.copy(web_socket, tmp_path)  # a unit needs it
+    (where,) = re.findall(r"^ListenStream=(.+)$", web_socket.read_text(), re.MULTILINE)
+    assert f"reverse_proxy {where}\n" in (folder / "Caddyfile").read_text()
     (tmp_path / "bad").mkdir()
     mistaken = planted(units[0], "KillMode=mixed", "KillMode=maybe")
     assert systemd_verify(mistaken, tmp_path / "bad").stderr
@@ -275,6 +277,8 @@ def test_systemd_units(bake, planted, tmp_path):
         assert (done.returncode, done.stderr) == (0, ""), unit
         done = systemd_exposure(unit)
         assert done.returncode == 0, done.stdout[-500:]
+    assert systemd_verify(web_socket, tmp_path).stderr == ""
+    assert systemd_verify(planted(web_socket, "ListenStream", "ListenSteam"), tmp_path / "bad").stderr
 
 
 def test_own_workflow_and_ci_script():

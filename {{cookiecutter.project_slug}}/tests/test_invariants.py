@@ -327,7 +327,11 @@ def autoscalers_count_what_their_workers_take(facts: Facts) -> Iterator[str]:
         name = spec["scaleTargetRef"]["name"]
         for trigger in spec.get("triggers", ()):
             query = trigger["metadata"]["query"]
-            ((where, sign, pattern),) = re.findall(r'\{namespace="(.+?)",queue([=!~]+)"(.+?)"\}', query)
+            ((figure, where, sign, pattern),) = re.findall(
+                r'(celery_\w+)\{namespace="(.+?)",queue([=!~]+)"(.+?)"\}', query
+            )
+            if not any(f'"{figure}"' in file.read_text() for file in (facts.folder / "metrics").glob("*.py")):
+                yield f"nobody tells {figure}"
             counted = {
                 queue for queue in facts.all_queues if bool(re.fullmatch(pattern, queue)) == (sign[0] == "=")
             }
