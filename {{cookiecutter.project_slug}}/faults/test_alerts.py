@@ -145,7 +145,7 @@ def test_worker_wedged(world: World, monitoring: Monitoring, worker: FaultWorker
 
 def test_worker_deaf(world: World, monitoring: Monitoring, worker: FaultWorker) -> None:
     """The broker forgets that a worker takes tasks, and Celery does not notice."""
-    os.kill(worker.process.pid, signal.SIGUSR2)
+    worker.deafen()
     world.send()
     monitoring.fires("WorkerDeaf", silently=("QueueTooOld",))
     worker.kill()

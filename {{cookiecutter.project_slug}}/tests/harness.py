@@ -139,6 +139,12 @@ class Worker:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("event") == name]
 
+    def deafen(self) -> None:
+        """Have the broker forget this worker, which has tests/wedge.py, and return once it has."""
+        before = len(self.events("deafened"))
+        self.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: len(self.events("deafened")) > before, "the broker to forget the worker")
+
     def wait_for_failure(self) -> str:
         """Return the first failure of a task that the log tells: the exception's class and its text."""
         (error, *_) = eventually(lambda: self.events("task_failed"), f"a failed task in {self.log}")

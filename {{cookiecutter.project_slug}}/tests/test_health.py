@@ -156,7 +156,7 @@ def test_a_worker_takes_tasks_soon_after_its_broker_vanished(
 def test_a_deaf_worker_is_live_and_not_ready(start_worker: StartWorker) -> None:
     process = start_worker(*WEDGE)
     eventually(lambda: process.status("/readyz") == 200, "the worker to be ready")
-    os.kill(process.process.pid, signal.SIGUSR2)
+    process.deafen()
     sent = tasks.misbehave.delay("not at all")
     eventually(lambda: process.events("worker_is_deaf"), "the worker to notice")
     assert process.status("/livez") == 200
@@ -170,7 +170,7 @@ def test_a_deaf_worker_restarts_itself_once_where_that_is_wanted(start_worker: S
     for _ in range(2):
         restarts = process.log.read_text().count(" ready.")
         eventually(lambda: process.status("/readyz") == 200, "the worker to be ready")
-        os.kill(process.process.pid, signal.SIGUSR2)
+        process.deafen()
         sent = tasks.misbehave.delay("not at all")
         eventually(partial(tasks.runs, sent.id), "the task to run after the restart")
         assert process.log.read_text().count(" ready.") == restarts + 1
@@ -178,7 +178,7 @@ def test_a_deaf_worker_restarts_itself_once_where_that_is_wanted(start_worker: S
 
 def test_a_worker_that_stays_deaf_restarts_no_more(start_worker: StartWorker) -> None:
     process = start_worker(*WEDGE, WORKER_RESTART_IF_DEAF="true", RESTARTED_BECAUSE_DEAF="1")
-    os.kill(process.process.pid, signal.SIGUSR2)
+    process.deafen()
     tasks.misbehave.delay("not at all")
     (line, *_) = eventually(lambda: process.events("worker_is_deaf"), "the worker to notice")
     assert line["restarts"] is False

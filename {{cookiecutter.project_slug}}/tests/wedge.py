@@ -8,10 +8,12 @@ import threading
 from types import FrameType
 from typing import Any
 
+import structlog
 from celery.signals import beat_init, worker_ready
 
 from health import beat, listening, worker
 
+logger = structlog.get_logger(__name__)
 LIMIT = 3  # seconds
 BEAT_LIMIT = 6  # more than beat sleeps
 
@@ -41,6 +43,7 @@ def obey_deafen(sender: Any, **_: Any) -> None:
         consumer = sender.task_consumer
         for tag in consumer._active_tags.values():
             consumer.channel.basic_cancel(tag)
+        logger.warning("deafened")
 
     signal.signal(signal.SIGUSR2, forget)
 
