@@ -39,13 +39,14 @@ def obey_block(**_: Any) -> None:
 def obey_deafen(sender: Any, **_: Any) -> None:
     """SIGUSR2: have the broker forget that this worker takes tasks, without Celery's knowledge."""
 
-    def forget(_signal: int, _frame: FrameType | None) -> None:
+    def forget() -> None:
         consumer = sender.task_consumer
         for tag in consumer._active_tags.values():
             consumer.channel.basic_cancel(tag)
         logger.warning("deafened")
 
-    signal.signal(signal.SIGUSR2, forget)
+    # Not in the signal's handler, which may come in the middle of a frame that is being read.
+    signal.signal(signal.SIGUSR2, lambda *_: sender.hub.call_soon(forget))
 
 
 worker_ready.connect(shorten)
