@@ -15,6 +15,7 @@ from django.db import connection
 
 from dev import BASE_DIR
 from dev.postgres import find_program
+from tests.harness import database_url
 
 SERVICE = yaml.safe_load((BASE_DIR / "compose.production.yaml").read_text())["services"]["backup"]
 NAME = "backups_test"  # of a database beside that of the tests
@@ -43,9 +44,7 @@ def ask(environment: dict[str, str]) -> Ask:
     """Return a function that asks that database."""
 
     def answer(query: str) -> list[tuple[object, ...]]:
-        names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
-        told = {name: environment[variable] for name, variable in names.items()}
-        with psycopg.connect(dbname=NAME, **told) as own:  # type: ignore[arg-type]
+        with psycopg.connect(f"{database_url().rpartition('/')[0]}/{NAME}") as own:
             found = own.execute(query)
             return found.fetchall() if found.description else []
 

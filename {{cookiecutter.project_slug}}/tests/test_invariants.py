@@ -343,9 +343,9 @@ def autoscalers_count_what_their_workers_take(facts: Facts) -> Iterator[str]:
 def autoscalers_wait_for_the_longest_task(facts: Facts) -> Iterator[str]:
     """What is in a worker does not wait in a queue: seen from there, a long task looks like nothing to do."""
     for spec in autoscalers(facts.folder):
-        worker = facts.processes[spec["scaleTargetRef"]["name"]]
-        if spec.get("cooldownPeriod", 300) < worker.grace and "triggers" in spec:
-            yield f"{spec['scaleTargetRef']['name']}: after {spec.get('cooldownPeriod')} s of {worker.grace}"
+        name, pause = spec["scaleTargetRef"]["name"], spec.get("cooldownPeriod", 300)  # by default
+        if pause < facts.processes[name].grace:
+            yield f"{name}: after {pause} s, and it is granted {facts.processes[name].grace}"
 
 
 @invariant("https://prometheus-operator.dev/docs/developer/alerting/")
