@@ -90,6 +90,19 @@ def _channel(connection: Connection) -> Any:
     return connection.default_channel
 
 
+def ask_worker(question: str) -> Any:
+    """Return what the one worker that runs answers to this question of `celery inspect`.
+
+    A worker on Redis that has just begun may not hear the first time, and a busy machine takes longer
+    than the second that Celery grants.
+    """
+    answers = eventually(
+        lambda: getattr(app.control.inspect(timeout=5, limit=1), question)(), f"an answer to {question}"
+    )
+    (answer,) = answers.values()
+    return answer
+
+
 class Worker:
     """A real worker in a session of its own, so that a signal can reach it alone or with its children."""
 

@@ -13,11 +13,10 @@ from django.conf import settings
 from django.test import Client
 
 from accounts.models import User
-from config.celery import app
 from dev import BASE_DIR
 from tests import tasks
 from tests.brokers import absent_broker
-from tests.harness import StartWorker, Worker, database_url, eventually
+from tests.harness import StartWorker, Worker, ask_worker, database_url, eventually
 
 SECRET = "hunter2-in-clear"
 
@@ -111,9 +110,7 @@ def test_inspect_shows_no_redacted_arguments(start_worker: StartWorker) -> None:
         tasks.misbehave.delay("until the hard limit", secret=SECRET)
     finally:
         settings.RELIABILITY["redact"] = []
-    shown = eventually(
-        lambda: "misbehave" in (told := str(app.control.inspect().active())) and told, "the task to run"
-    )
+    shown = eventually(lambda: "misbehave" in (told := str(ask_worker("active"))) and told, "the task to run")
     assert "redacted" in shown
     assert SECRET not in shown
 

@@ -26,7 +26,7 @@ def sees_a_message(exporter: Worker) -> bool:
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_what_becomes_of_tasks_is_counted(start_worker: StartWorker, pool: str) -> None:
     worker = start_worker("--pool", pool, "--concurrency", "1", "--prefetch-multiplier", "1")
-    first = tasks.take.delay(2)
+    first = tasks.take.delay(3)
     eventually(lambda: tasks.runs(first.id), "the first one to begin")
     tasks.misbehave.apply_async(("not at all",), expires=1)
     for _ in range(3):

@@ -6,13 +6,12 @@ import time
 
 import pytest
 
-from config.celery import app
 from jobs.models import Report
 from jobs.tasks import write_report
 from tests import tasks
 from tests.brokers import Broker, received_ids
-from tests.harness import PATIENCE, StartWorker, Worker, eventually, waiting_messages
-from tests.test_worker import order, wait_until_begun, wait_until_finished
+from tests.harness import PATIENCE, StartWorker, Worker, ask_worker, eventually, waiting_messages
+from tests.test_worker import LONG, order, wait_until_begun, wait_until_finished
 
 pytestmark = pytest.mark.promise("drain")
 LONG_GRACE = {"STOP_GRACE": "60", "LONG_STOP_GRACE": "60"}  # of a worker of both queues the second counts
@@ -29,7 +28,7 @@ def stop(worker: Worker) -> float:
 def test_a_running_task_finishes_and_the_worker_ends_then(start_worker: StartWorker) -> None:
     """It does not wait for the whole grace, as Celery's soft shutdown does."""
     worker = start_worker(**LONG_GRACE)
-    report = order(seconds=1.5)
+    report = order(seconds=3, **LONG)
     wait_until_begun(report)
     assert stop(worker) < 40
     report.refresh_from_db()
@@ -39,8 +38,8 @@ def test_a_running_task_finishes_and_the_worker_ends_then(start_worker: StartWor
 
 
 def test_no_further_task_is_begun(start_worker: StartWorker) -> None:
-    worker = start_worker("-X", "long", WORKER_CONCURRENCY="1")
-    running, waiting = order(seconds=1.5), order()
+    worker = start_worker("-X", "long", WORKER_CONCURRENCY="1", **LONG_GRACE)
+    running, waiting = order(seconds=3, **LONG), order()
     wait_until_begun(running)
     stop(worker)
     waiting.refresh_from_db()
@@ -53,12 +52,10 @@ def test_no_further_task_is_begun(start_worker: StartWorker) -> None:
 def test_what_a_process_has_but_has_not_begun_finishes_too(start_worker: StartWorker) -> None:
     """The moment between the two is short, so this process is stopped in it."""
     worker = start_worker(WORKER_CONCURRENCY="1", **LONG_GRACE)
-    inspect = app.control.inspect()
-    (statistics,) = (inspect.stats() or {}).values()
-    (process,) = statistics["pool"]["processes"]
+    (process,) = ask_worker("stats")["pool"]["processes"]
     os.kill(process, signal.SIGSTOP)
     report = order()
-    eventually(lambda: any((inspect.reserved() or {}).values()), "the worker holds the task")
+    eventually(lambda: ask_worker("reserved"), "the worker holds the task")
     worker.process.send_signal(signal.SIGTERM)
     worker.wait_for("Draining: 1 tasks may finish")
     report.refresh_from_db()
@@ -76,8 +73,7 @@ def test_what_waits_for_its_time_is_not_begun(start_worker: StartWorker) -> None
     later = Report.objects.create(title="Elks")
     write_report.apply_async((later.pk,), countdown=3)
     limited = [tasks.limited.delay() for _ in range(2)]
-    running = Report.objects.create(title="Ants", seconds=6)
-    write_report.apply_async((running.pk,), soft_time_limit=40, time_limit=45)
+    running = order(seconds=6, **LONG)
     wait_until_begun(running)
     stop(worker)
     running.refresh_from_db()
@@ -112,8 +108,7 @@ def test_a_worker_that_was_asked_to_end_waits_for_no_broker(
 def test_what_takes_longer_is_given_back_at_once(start_worker: StartWorker) -> None:
     """Its message waits in the queue when the worker ends: no visibility timeout has to pass."""
     worker = start_worker()
-    report = Report.objects.create(title="Elks", seconds=600)
-    write_report.apply_async((report.pk,), time_limit=3600, soft_time_limit=3599)
+    report = order(seconds=600, time_limit=3600, soft_time_limit=3599)
     wait_until_begun(report)
     stop(worker)
     assert waiting_messages() == 1

@@ -8,11 +8,10 @@ import pytest
 from kombu import Connection
 from kombu.transport.redis import Channel
 
-from config.celery import app
 from jobs.models import Report
 from reliability import throughput
 from tests.brokers import received_ids
-from tests.harness import PATIENCE, StartWorker, eventually, waiting_messages
+from tests.harness import PATIENCE, StartWorker, ask_worker, eventually, waiting_messages
 from tests.test_worker import order, wait_until_finished
 
 
@@ -41,8 +40,7 @@ def test_what_has_finished_when_an_idle_worker_is_stopped_does_not_run_again(
     """By Celery's own shutdown too, which forgets a task now and then that ends just then."""
     worker = start_worker("-X", "long", "--include", "tests.unhurried", WITHOUT=without)
     wait_until_finished(order())
-    inspect = app.control.inspect()
-    eventually(lambda: [*(inspect.reserved() or {}).values()] == [[]], "the worker knows that it finished")
+    eventually(lambda: ask_worker("reserved") == [], "the worker knows that it finished")
     worker.process.send_signal(signal.SIGTERM)
     worker.process.wait(PATIENCE)
     assert received_ids() == []
