@@ -123,8 +123,8 @@ def broker(servers: None, transactional_db: None) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def other_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A second broker, to be frozen and killed."""
+def started_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The server behind `other_broker`."""
     server = KIND(tmp_path_factory.mktemp("broker"), free_port(), "secret", durable=False)
     broker = Broker(server)
     broker.start()
@@ -134,3 +134,10 @@ def other_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         pool: Any = broker.app.pool
         pool.force_close_all()
         server.stop()
+
+
+@pytest.fixture
+def other_broker(started_broker: Broker) -> Broker:
+    """A second broker, to be frozen and killed, without what killed workers of earlier tests gave back."""
+    received(started_broker.app)
+    return started_broker

@@ -53,7 +53,7 @@ os.environ.update(  # every variable, so that nobody's .env changes a test
 django.setup()
 
 from reliability.conf import enabled  # noqa: E402  # needs the settings
-from tests.brokers import broker, other_broker  # noqa: E402, F401  # fixtures
+from tests.brokers import broker, other_broker, started_broker  # noqa: E402, F401  # fixtures
 from tests.harness import (  # noqa: E402  # needs the settings
     COMMAND,
     Exporter,
