@@ -91,14 +91,14 @@ class Counting:
         if request.delivery_info.get("redelivered"):
             series.redelivered.inc()
 
-    def on_started(self, request: Any, **_: Any) -> None:
+    def on_started(self, request: Any) -> None:
         series = self.of_request(request)
         series.started.inc()
         seconds = waited(request)
         if seconds is not None:
             series.wait.observe(seconds)
 
-    def on_finished(self, request: Any, outcome: str, seconds: float | None, **_: Any) -> None:
+    def on_finished(self, request: Any, outcome: str, seconds: float | None) -> None:
         series = self.of_request(request)
         series.finished[outcome].inc()
         if seconds is None and outcome not in {"lost", "time_limit"} and request.time_start:
@@ -111,10 +111,10 @@ class Counting:
         series = self.of(name, str((request.delivery_info or {}).get("routing_key")))
         (series.expired if expired else series.revoked).inc()
 
-    def on_expired(self, task: str, queue: str, **_: Any) -> None:
+    def on_expired(self, task: str, queue: str) -> None:
         self.of(task, queue).expired.inc()
 
-    def on_kept(self, task: str, queue: str, reason: str, **_: Any) -> None:
+    def on_kept(self, task: str, queue: str, reason: str) -> None:
         task = task if task in self.app.tasks else OTHER
         queue = queue if queue in self.app.amqp.queues else OTHER
         DEAD_LETTERED.labels(task, queue, reason).inc()
@@ -133,10 +133,10 @@ def begin(sender: Any, **_: Any) -> None:
     counting = Counting(sender.app)
     task_received.connect(counting.on_received, weak=False)
     task_revoked.connect(counting.on_revoked, weak=False)
-    signals.started.connect(counting.on_started, weak=False)
-    signals.finished.connect(counting.on_finished, weak=False)
-    signals.expired.connect(counting.on_expired, weak=False)
-    signals.kept.connect(counting.on_kept, weak=False)
+    signals.started.connect(counting.on_started)
+    signals.finished.connect(counting.on_finished)
+    signals.expired.connect(counting.on_expired)
+    signals.kept.connect(counting.on_kept)
 
 
 def connect() -> None:

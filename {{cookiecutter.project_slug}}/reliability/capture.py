@@ -40,7 +40,7 @@ def keep(
     except (OperationalError, EncodeError):
         logger.critical("Dead letter of %s[%s] not kept", letter["task"], letter["task_id"], exc_info=True)
         return False
-    signals.kept.send_robust(sender=None, task=letter["task"], queue=letter["queue"], reason=reason)
+    signals.kept.send(task=letter["task"], queue=letter["queue"], reason=reason)
     logger.error("Dead letter: %s[%s], %s: %s", letter["task"], letter["task_id"], reason, letter["error"])
     return True
 

@@ -96,7 +96,7 @@ class Consumer(celery_consumer.Consumer):
             if _given_up_by_the_broker(message):
                 if queue := messages.expired_in(message):
                     task = messages.header_text(message, "task")
-                    signals.expired.send_robust(sender=None, task=task, queue=queue)
+                    signals.expired.send(task=task, queue=queue)
                 if queue or not enabled("dead_letters"):
                     message.ack_log_error(logger, self.connection_errors)
                 else:

@@ -75,11 +75,15 @@ def runnable_since(sent_at: Any, eta: Any) -> float | None:
     Both as headers tell them, in ISO 8601. None when they do not say.
     """
     try:
-        moments = [datetime.fromisoformat(str(text)) for text in (sent_at, eta) if text]
+        return max((_seconds(str(text)) for text in (sent_at, eta) if text), default=None)
     except ValueError:
         return None
-    utc = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments)
-    return max((moment.timestamp() for moment in utc), default=None)
+
+
+def _seconds(text: str) -> float:
+    """Return a moment in ISO 8601 as seconds since 1970; one without a time zone is of UTC."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def queue_of(app: Celery, key: str) -> Queue:

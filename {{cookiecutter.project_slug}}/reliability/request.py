@@ -69,7 +69,7 @@ class Request(celery_request.Request):
     def on_accepted(self, pid: Any, time_accepted: float) -> None:
         """Tell that it runs."""
         super().on_accepted(pid, time_accepted)
-        signals.started.send_robust(sender=None, request=self)
+        signals.started.send(request=self)
 
     def on_failure(
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
@@ -117,7 +117,7 @@ class Request(celery_request.Request):
         super().send_event(type, **fields)
 
     def _tell(self, outcome: str) -> None:
-        signals.finished.send_robust(sender=None, request=self, outcome=outcome, seconds=self.seconds)
+        signals.finished.send(request=self, outcome=outcome, seconds=self.seconds)
 
     def _process_has_ended(self) -> bool:
         """Return whether the process is gone. Celery may notice that seconds later than a short limit."""

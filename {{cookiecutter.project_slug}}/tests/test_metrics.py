@@ -12,6 +12,7 @@ import pytest
 from celery import Celery
 
 from dev import BASE_DIR
+from reliability import signals
 from tests import tasks
 from tests.brokers import Broker
 from tests.harness import StartWorker, Worker, eventually, figure
@@ -202,3 +203,13 @@ def test_database_connections(start_exporter: Callable[..., Worker]) -> None:
     exporter = start_exporter()
     eventually(lambda: figure(exporter, "celery_database_connections") >= 1, "our own")
     assert figure(exporter, "celery_database_connections_limit") > 10
+
+
+def test_an_error_while_counting_concerns_no_task(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+    signal = signals.Signal()
+    signal.connect(lambda reason: seen.append(reason[1]))
+    signal.connect(lambda reason: seen.append(reason))
+    signal.send(reason="x")
+    assert seen == ["x"]
+    assert "IndexError" in caplog.text
