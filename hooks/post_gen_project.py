@@ -18,6 +18,7 @@ PRUNE = {
     "Caddyfile": DEPLOY != "compose",
     "docs/backups.md": DEPLOY != "compose",
     "tests/test_backups.py": DEPLOY != "compose",
+    "tests/test_broker_user.py": BROKER != "redis",
     "deploy/base": DEPLOY != "kubernetes",
     "deploy/components": DEPLOY != "kubernetes",
     "deploy/overlays": DEPLOY != "kubernetes",

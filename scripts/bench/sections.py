@@ -41,11 +41,13 @@ of the rounds' ratios. Printed by `faults/throughput.py` of a generated project.
 
 def watching(projects):
     """Measure what health/, metrics/ and status/ take from a worker's speed, and what events would take."""
-    watched, events = [], []
+    watched, times, events = [], [], []
     for broker in BROKERS:
         speed = figures(projects[broker], "throughput", "WARNING", "unwatched", "ours")
         speeds = [f"{speed[profile]:.0f}/s" for profile in ("unwatched", "ours")]
         watched.append([broker, *speeds, f"{speed['ratio']:.2f}", f"at least 0.95{missed(speed['ratio'] < 0.95)}"])
+        time = figures(projects[broker], "watching")
+        times.append([broker, f"{time['added']:.0f} us", f"{time['all']:.0f} us", f"{time['ratio']:.2f}"])
         speed = figures(projects[broker], "throughput", "WARNING", "unwatched", "events")
         speeds = [f"{speed[profile]:.0f}/s" for profile in ("unwatched", "events")]
         events.append([broker, *speeds, f"{speed['ratio']:.2f}"])
@@ -54,7 +56,12 @@ No-op tasks with and without the apps `health`, `metrics` and `status`, at WARNI
 
 {table(["broker", "without", "with", "ratio", "aim"], watched)}
 
-The same with the events that Flower and celery-exporter live from, instead of these apps:
+What these apps take of the CPU time of the worker's main process, which every task passes, and what that leaves of its
+speed (`faults/watching.py`). It differs less from run to run than the speeds do:
+
+{table(["broker", "these apps, a task", "all, a task", "leaves"], times)}
+
+The same speeds with the events that Flower and celery-exporter live from, instead of these apps:
 
 {table(["broker", "without", "with events", "ratio"], events)}
 """

@@ -11,7 +11,7 @@ logger = get_logger(__name__)
 
 
 class Signal:
-    """Something that happens. Django's Signal takes three times as long, and some happen to every task."""
+    """Something that happens. Django's Signal takes several times as long, and some happen to every task."""
 
     def __init__(self) -> None:
         self.receivers: list[Callable[..., None]] = []

@@ -1,12 +1,14 @@
-"""TLS to the broker, with real certificates."""
+"""TLS to the broker and to PostgreSQL, with real certificates."""
 
 import os
+import re
 import socket
 import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,21 +19,24 @@ from tests.harness import PATIENCE
 
 # jinja: if cookiecutter.broker == "redis"
 BROKER_URL = "rediss://:secret@localhost:{port}/0"
-
-
 # jinja: else
 BROKER_URL = "amqps://app:secret@localhost:{port}//"
-
-
 # jinja: endif
+DATABASE_URL = "postgres://app:secret@localhost:{port}/app?sslmode=verify-full&sslrootcert={file}"
+SSL_REQUEST = bytes.fromhex("00000008 04d2162f")  # of PostgreSQL's protocol
+
+
 class TlsServer:
-    """Notes the first words of each client that accepts its certificate."""
+    """Notes the first words of each client that accepts its certificate.
+
+    A client of PostgreSQL asks in the clear whether TLS is spoken; this server says yes.
+    """
 
     def __init__(self, certificate: trustme.LeafCert) -> None:
         self.heard: list[bytes] = []
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate.configure_cert(context)
-        self.socket = context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(self.context)
+        self.socket = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self.listen, daemon=True).start()
 
     @property
@@ -44,13 +49,14 @@ class TlsServer:
         while True:
             try:
                 client, _ = self.socket.accept()
-            except ssl.SSLError:
-                continue  # the client refused the certificate
             except OSError:
                 return
-            with client:
-                client.settimeout(PATIENCE)
-                self.heard.append(client.recv(64))
+            client.settimeout(PATIENCE)
+            if client.recv(8, socket.MSG_PEEK) == SSL_REQUEST:
+                client.recv(8)
+                client.sendall(b"S")
+            with suppress(OSError), self.context.wrap_socket(client, server_side=True) as encrypted:
+                self.heard.append(encrypted.recv(64))
 
 
 AUTHORITY, STRANGER = trustme.CA(), trustme.CA()
@@ -68,29 +74,47 @@ def server(request: pytest.FixtureRequest) -> Iterator[TlsServer]:
     server.socket.close()
 
 
-def publish(server: TlsServer, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Send a task from a process that trusts AUTHORITY."""
-    trusted = folder / "authority.pem"
+@pytest.fixture(params=["broker", "database"])
+def speak(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[TlsServer], str]:
+    """Return what speaks to a server in a process that trusts AUTHORITY, and returns its errors."""
+    trusted = tmp_path / "authority.pem"
     AUTHORITY.cert_pem.write_to_path(str(trusted))
+
+    def speak(server: TlsServer) -> str:
+        variable, url, code = {
+            "broker": ("BROKER_URL", BROKER_URL, "from config.celery import app; app.send_task('anything')"),
+            "database": ("DATABASE_URL", DATABASE_URL, "from django.db import connection as c; c.connect()"),
+        }[request.param]
+        url = url.format(port=server.port, file=trusted)
+        return run(code, {"SSL_CERT_FILE": str(trusted), variable: url})
+
+    return speak
+
+
+def run(code: str, variables: dict[str, str]) -> str:
+    """Run this code in a process of its own, and return the errors that it printed."""
     return subprocess.run(
-        [sys.executable, "-c", "from config.celery import app; app.send_task('anything')"],
+        [sys.executable, "-c", f"import django; django.setup(); {code}"],
         cwd=BASE_DIR,
-        env={**os.environ, "SSL_CERT_FILE": str(trusted), "BROKER_URL": BROKER_URL.format(port=server.port)},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-    )
+    ).stderr
 
 
 @pytest.mark.parametrize("server", ["right"], indirect=True)
-def test_a_broker_with_the_right_certificate_is_spoken_to(server: TlsServer, tmp_path: Path) -> None:
-    publish(server, tmp_path)
+def test_a_server_with_the_right_certificate_is_spoken_to(
+    server: TlsServer, speak: Callable[[TlsServer], str]
+) -> None:
+    speak(server)
     assert any(server.heard)
 
 
 @pytest.mark.parametrize("server", ["of an unknown authority", "for another name"], indirect=True)
-def test_a_broker_with_a_wrong_certificate_is_refused(server: TlsServer, tmp_path: Path) -> None:
+def test_a_server_with_a_wrong_certificate_is_refused(
+    server: TlsServer, speak: Callable[[TlsServer], str]
+) -> None:
     """Not one byte is sent to it: the first would be the password."""
-    result = publish(server, tmp_path)
-    assert "certificate verify failed" in result.stderr
+    assert re.search("certificate verify failed|does not match host name", speak(server))
     assert not any(server.heard)

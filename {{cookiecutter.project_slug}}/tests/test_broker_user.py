@@ -1,0 +1,103 @@
+"""The broker's user that docs/security.md gives to the project: it can do what is done here, and no more."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import redis
+
+from dev import BASE_DIR
+from dev.processes import free_port
+from dev.valkey import Valkey
+from reliability.application import Celery
+from tests import tasks
+from tests.brokers import application
+from tests.harness import PATIENCE, StartWorker, Worker, answers, eventually
+
+USERS = re.findall(r"^user .+$", (BASE_DIR / "docs" / "security.md").read_text(), re.MULTILINE)
+
+
+class Guarded(Valkey):
+    """Valkey with these users."""
+
+    @property
+    def urls(self) -> dict[str, str]:
+        return {"BROKER_URL": f"redis://app:{self.password}@127.0.0.1:{self.port}/0"}
+
+    def prepare(self) -> None:
+        super().prepare()
+        lines = self.configuration.read_text().splitlines()
+        users = [line.replace("PASSWORD", self.password) for line in USERS]
+        kept = [line for line in lines if not line.startswith("requirepass")]
+        self.configuration.write_text("\n".join([*kept, *users, ""]))
+
+    def client(self) -> "redis.Redis":
+        """Return a client that is this user."""
+        return redis.Redis.from_url(self.urls["BROKER_URL"], socket_timeout=2)
+
+    def answers(self) -> bool:
+        with suppress(redis.ConnectionError):
+            return bool(self.client().ping())
+        return False
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    server = Guarded(tmp_path_factory.mktemp("guarded"), free_port(), "secret", durable=False)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def app(guarded: Guarded) -> Celery:
+    return application(guarded.urls["BROKER_URL"])
+
+
+def test_nobody_else_is_let_in(guarded: Guarded) -> None:
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=guarded.port).ping()
+
+
+@pytest.mark.parametrize(
+    "command", ["FLUSHALL", "SHUTDOWN", "CONFIG SET save 1", "ACL LIST", "KEYS *", "MONITOR"]
+)
+def test_what_nobody_here_needs_is_refused(guarded: Guarded, command: str) -> None:
+    client: Any = guarded.client()
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client.execute_command(*command.split())
+
+
+def test_tasks_run(guarded: Guarded, app: Celery, start_worker: StartWorker) -> None:
+    worker = start_worker(**guarded.urls)
+    worker.wait_for("ready.")
+    sent = [app.send_task("tests.tasks.take", (0,), countdown=countdown) for countdown in (0, 1)]
+    eventually(lambda: all(tasks.runs(one.id) for one in sent), "both to run")
+    eventually(lambda: worker.status("/readyz") == 200, "the worker to be ready")
+    assert app.control.inspect(timeout=20, limit=1).ping()
+    assert "NOPERM" not in worker.log.read_text()
+
+
+def test_the_exporter_sees_the_broker(guarded: Guarded, start_exporter: Callable[..., Worker]) -> None:
+    exporter = start_exporter(**guarded.urls)
+    eventually(lambda: answers(exporter), "the exporter to know the broker")
+
+
+@pytest.mark.usefixtures("servers")
+def test_the_deploy_check_is_content(guarded: Guarded) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--tag", "broker", "--fail-level", "WARNING"],
+        cwd=BASE_DIR,
+        env={**os.environ, **guarded.urls},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
