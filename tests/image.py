@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 NEEDED = ("buildah", "debootstrap", "unshare", "chroot")
@@ -76,9 +77,11 @@ class Store:
 
     def remove(self) -> None:
         """Leave nothing on disk, and nothing mounted."""
-        self.buildah("rm", "--all")
-        self.buildah("rmi", "--all", "--force")
-        shutil.rmtree(self.folder)
+        try:
+            self.buildah("rm", "--all")
+            self.buildah("rmi", "--all", "--force")
+        finally:
+            shutil.rmtree(self.folder)
 
 
 class Image:
@@ -90,23 +93,29 @@ class Image:
         self.config, self.layers = found["config"], found["rootfs"]["diff_ids"]
         self.root = Path(store.buildah("mount", store.buildah("from", "--pull-never", name)))
 
-    def start(self, *command, **variables) -> subprocess.Popen:
+    def start(self, log: Path, *command, **variables) -> subprocess.Popen:
         """Start a command as a platform would: as the image's user, on a root that is read-only."""
         own = dict(line.split("=", 1) for line in self.config["Env"])
         shell = ["unshare", "--mount", "sh", "-c", INSIDE, "sh", self.root, self.config["User"]]
-        return subprocess.Popen(
-            [*shell, *command],
-            env=own | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with log.open("wb") as output:
+            return subprocess.Popen([*shell, *command], env=own | variables, stdout=output, stderr=subprocess.STDOUT)
 
     def run(self, *command, **variables) -> tuple[int, str]:
         """Run a command to its end; return its exit status and what it printed."""
-        with self.start(*command, **variables) as process:
-            printed, _ = process.communicate(timeout=300)
-        return process.returncode, printed
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "log")
+            code = self.start(log, *command, **variables).wait(300)
+            return code, log.read_text()
+
+
+def may_mount(folder: Path) -> bool:
+    """Return whether this root may mount layers of files in `folder`: the one of a container mostly may not."""
+    layers = "lowerdir=lower,upperdir=upper,workdir=work"
+    command = ["unshare", "--mount", "mount", "-t", "overlay", "-o", layers, "overlay", "merged"]
+    with tempfile.TemporaryDirectory(dir=folder) as tried:
+        for name in ("lower", "upper", "work", "merged"):
+            Path(tried, name).mkdir()
+        return subprocess.run(command, cwd=tried, capture_output=True).returncode == 0
 
 
 def mirror() -> str:

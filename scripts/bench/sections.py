@@ -57,7 +57,7 @@ No-op tasks with and without the apps `health`, `metrics` and `status`, at WARNI
 {table(["broker", "without", "with", "ratio", "aim"], watched)}
 
 What these apps take of the CPU time of the worker's main process, which every task passes, and what that leaves of its
-speed (`faults/watching.py`). It differs less from run to run than the speeds do:
+speed (`faults/watching.py`):
 
 {table(["broker", "these apps, a task", "all, a task", "leaves"], times)}
 

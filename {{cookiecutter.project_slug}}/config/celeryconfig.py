@@ -56,7 +56,7 @@ broker_connection_max_retries = None
 #   task, and sends tasks of his own.
 # Price: a private authority must be made known, in SSL_CERT_FILE for example. Where that cannot
 #   be done BROKER_TLS_VERIFY=off gives it up; worker and beat then warn at every start.
-# Proof: tests/test_tls.py::test_a_broker_with_a_wrong_certificate_is_refused
+# Proof: tests/test_tls.py::test_a_server_with_a_wrong_certificate_is_refused
 # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-use-ssl
 # jinja: if cookiecutter.broker == "redis"
 broker_use_ssl = (

@@ -1,7 +1,7 @@
 """What health/, metrics/ and status/ take of the CPU time of a worker's main process, which all tasks pass.
 
 On a shared machine the speeds of two runs differ by more than what is looked for; CPU time that is counted
-around the calls differs less: `python -m dev.throwaway python -m faults.watching`. Needs Linux.
+around the calls differs less: `python -m dev.throwaway python -m faults.watching`.
 """
 
 import atexit
@@ -25,7 +25,7 @@ def count(note: Path) -> None:
 
     from reliability import signals
 
-    spent, moments, pid = [0], [0], os.getpid()
+    spent, moments, pid = [0], [], os.getpid()
 
     def timed(send: Callable[..., Any]) -> Callable[..., Any]:
         def timed_send(*args: Any, **options: Any) -> Any:
@@ -33,8 +33,9 @@ def count(note: Path) -> None:
             try:
                 return send(*args, **options)
             finally:
-                spent[0] += time.thread_time_ns() - begun
-                moments.append(time.process_time_ns())
+                ended = time.thread_time_ns()
+                spent[0] += ended - begun
+                moments.append((time.process_time_ns(), ended))
 
         return timed_send
 
@@ -43,25 +44,12 @@ def count(note: Path) -> None:
 
     def write() -> None:
         if os.getpid() == pid:
-            tasks = len(moments) // 3
-            figures = {
-                "receivers": spent[0] / tasks / 1000,
-                "threads": _of_threads() / tasks * 1e6,
-                "all": (moments[-1] - moments[1]) / tasks / 1000,
-            }
-            note.write_text(json.dumps(figures))
+            whole, of_main = (last - first for first, last in zip(moments[0], moments[-1], strict=True))
+            shares = {"receivers": spent[0], "threads": whole - of_main, "all": whole}
+            tasks = len(moments) / 3
+            note.write_text(json.dumps({name: share / tasks / 1000 for name, share in shares.items()}))
 
     atexit.register(write)
-
-
-def _of_threads() -> float:
-    """Return the CPU seconds of all threads of this process but the first."""
-    ticks = 0
-    for thread in Path("/proc/self/task").iterdir():
-        if thread.name != str(os.getpid()):
-            fields = (thread / "stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -75,6 +63,7 @@ def main() -> None:
         for number in range(ROUNDS):
             figures = {}
             for profile in ("unwatched", "ours"):
+                note.unlink(missing_ok=True)
                 measure(profile, "WARNING", Path(name), "", "faults.tasks,faults.watching")
                 figures[profile] = json.loads(note.read_text())
             rounds.append(figures)

@@ -22,6 +22,7 @@ from dev import BASE_DIR
 from dev.processes import free_port
 
 PATIENCE = 60  # seconds; an upper bound against hangs, not an expectation
+LONG: dict[str, Any] = {"soft_time_limit": 40, "time_limit": 45}  # of what must not end by itself
 COMMAND = ("-A", "tests.app", "worker", "--include", "tests.tasks")  # of celery
 
 

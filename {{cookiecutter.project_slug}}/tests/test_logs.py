@@ -16,7 +16,7 @@ from accounts.models import User
 from dev import BASE_DIR
 from tests import tasks
 from tests.brokers import absent_broker
-from tests.harness import StartWorker, Worker, ask_worker, database_url, eventually
+from tests.harness import LONG, StartWorker, Worker, ask_worker, database_url, eventually
 
 SECRET = "hunter2-in-clear"
 
@@ -107,7 +107,7 @@ def test_inspect_shows_no_redacted_arguments(start_worker: StartWorker) -> None:
     start_worker(REDACT="tests.tasks.misbehave")
     settings.RELIABILITY["redact"] = ["tests.tasks.misbehave"]
     try:
-        tasks.misbehave.delay("until the hard limit", secret=SECRET)
+        tasks.misbehave.apply_async(("until the hard limit",), {"secret": SECRET}, **LONG)
     finally:
         settings.RELIABILITY["redact"] = []
     shown = eventually(lambda: "misbehave" in (told := str(ask_worker("active"))) and told, "the task to run")

@@ -15,7 +15,7 @@ from dev import BASE_DIR
 from reliability import signals
 from tests import tasks
 from tests.brokers import Broker
-from tests.harness import StartWorker, Worker, eventually, figure
+from tests.harness import LONG, StartWorker, Worker, eventually, figure
 
 
 def sees_a_message(exporter: Worker) -> bool:
@@ -27,7 +27,7 @@ def sees_a_message(exporter: Worker) -> bool:
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_what_becomes_of_tasks_is_counted(start_worker: StartWorker, pool: str) -> None:
     worker = start_worker("--pool", pool, "--concurrency", "1", "--prefetch-multiplier", "1")
-    first = tasks.take.delay(3)
+    first = tasks.take.apply_async((3,), **LONG)
     eventually(lambda: tasks.runs(first.id), "the first one to begin")
     tasks.misbehave.apply_async(("not at all",), expires=1)
     for _ in range(3):

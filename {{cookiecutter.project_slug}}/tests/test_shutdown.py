@@ -10,8 +10,8 @@ from jobs.models import Report
 from jobs.tasks import write_report
 from tests import tasks
 from tests.brokers import Broker, received_ids
-from tests.harness import PATIENCE, StartWorker, Worker, ask_worker, eventually, waiting_messages
-from tests.test_worker import LONG, order, wait_until_begun, wait_until_finished
+from tests.harness import LONG, PATIENCE, StartWorker, Worker, ask_worker, eventually, waiting_messages
+from tests.test_worker import order, wait_until_begun, wait_until_finished
 
 pytestmark = pytest.mark.promise("drain")
 LONG_GRACE = {"STOP_GRACE": "60", "LONG_STOP_GRACE": "60"}  # of a worker of both queues the second counts

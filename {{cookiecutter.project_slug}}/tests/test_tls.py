@@ -22,7 +22,8 @@ BROKER_URL = "rediss://:secret@localhost:{port}/0"
 # jinja: else
 BROKER_URL = "amqps://app:secret@localhost:{port}//"
 # jinja: endif
-DATABASE_URL = "postgres://app:secret@localhost:{port}/app?sslmode=verify-full&sslrootcert={file}"
+OPTIONS = "sslmode=verify-full&sslrootcert={file}&gssencmode=disable"
+DATABASE_URL = "postgres://app:secret@localhost:{port}/app?" + OPTIONS
 SSL_REQUEST = bytes.fromhex("00000008 04d2162f")  # of PostgreSQL's protocol
 
 
@@ -51,12 +52,13 @@ class TlsServer:
                 client, _ = self.socket.accept()
             except OSError:
                 return
-            client.settimeout(PATIENCE)
-            if client.recv(8, socket.MSG_PEEK) == SSL_REQUEST:
-                client.recv(8)
-                client.sendall(b"S")
-            with suppress(OSError), self.context.wrap_socket(client, server_side=True) as encrypted:
-                self.heard.append(encrypted.recv(64))
+            with client, suppress(OSError):
+                client.settimeout(PATIENCE)
+                if client.recv(8, socket.MSG_PEEK) == SSL_REQUEST:
+                    client.recv(8)
+                    client.sendall(b"S")
+                with self.context.wrap_socket(client, server_side=True) as encrypted:
+                    self.heard.append(encrypted.recv(64))
 
 
 AUTHORITY, STRANGER = trustme.CA(), trustme.CA()

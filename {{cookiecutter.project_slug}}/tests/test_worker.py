@@ -9,9 +9,7 @@ from dev.processes import free_port
 from dev.stack import SERVERS
 from jobs.models import Report
 from jobs.tasks import write_report
-from tests.harness import StartWorker, eventually, waiting_messages
-
-LONG = {"soft_time_limit": 40, "time_limit": 45}  # for what must not end before the test wants it
+from tests.harness import LONG, StartWorker, eventually, waiting_messages
 
 
 def order(seconds: float = 0, **options: Any) -> Report:
