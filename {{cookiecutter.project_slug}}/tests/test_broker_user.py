@@ -42,9 +42,9 @@ class Guarded(Valkey):
         return redis.Redis(port=self.port, username=user, password=self.password, socket_timeout=2)
 
     def refused(self) -> list[str]:
-        """Return the commands that were refused since this was asked last."""
+        """Return the commands that the project's user was refused since this was asked last."""
         auditor = self.client("auditor")
-        found = [entry["object"] for entry in auditor.acl_log()]
+        found = [entry["object"] for entry in auditor.acl_log() if entry["username"] == "app"]
         auditor.acl_log_reset()
         return found
 
