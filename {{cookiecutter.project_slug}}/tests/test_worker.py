@@ -46,6 +46,8 @@ def test_a_task_survives_a_killed_worker(start_worker: StartWorker) -> None:
     report = order(seconds=30, **LONG)
     wait_until_begun(report)
     worker.kill()
+    report.refresh_from_db()
+    assert report.finished_at is None, "it finished before the worker was killed"
     Report.objects.filter(pk=report.pk).update(seconds=0)
     start_worker()
     wait_until_finished(report)
