@@ -77,7 +77,6 @@ def servers(installed: Path) -> Iterator[dict[str, str]]:
     command = [installed / ".venv/bin/python", "-m", "dev.throwaway", sys.executable, "-c", TELL]
     with subprocess.Popen(command, cwd=installed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield json.loads(next(line for line in process.stdout if line.startswith("{")))
-        process.stdin.close()
 
 
 def free_port() -> int:
